@@ -1,0 +1,218 @@
+"""Cameras: OpenCV matrices, orbits, the published training distribution, turntables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One pinhole camera (OpenCV)."""
+
+    viewmat: Tensor  # [4, 4] world -> camera
+    K: Tensor  # [3, 3] pixels
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of C cameras of one image size, with the angles they were made from."""
+
+    viewmats: Tensor  # [C, 4, 4] world -> camera, OpenCV
+    Ks: Tensor  # [C, 3, 3] pixels
+    width: int
+    height: int
+    azimuth: Tensor  # [C] degrees in (-180, 180]
+    elevation: Tensor  # [C] degrees
+    fov: Tensor  # [C] radians, over the height
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+    def __getitem__(self, index: int) -> Camera:
+        return Camera(self.viewmats[index], self.Ks[index], self.width, self.height)
+
+    def to(self, device: torch.device | str) -> Cameras:
+        return Cameras(
+            self.viewmats.to(device),
+            self.Ks.to(device),
+            self.width,
+            self.height,
+            self.azimuth.to(device),
+            self.elevation.to(device),
+            self.fov.to(device),
+        )
+
+
+def wrap_degrees(angle: Tensor) -> Tensor:
+    """The same angle in (-180, 180]."""
+    return -((-angle + 180.0) % 360.0 - 180.0)
+
+
+def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """OpenCV view matrices [C, 4, 4] from positions, targets and up vectors, each [C, 3]."""
+    normalize = torch.nn.functional.normalize
+    forward = normalize(target - eye, dim=-1)
+    right = torch.linalg.cross(forward, up)
+    # Straight up or down the up vector is parallel to the view; any perpendicular will do.
+    degenerate = right.norm(dim=-1, keepdim=True) < 1e-6
+    right = normalize(torch.where(degenerate, right.new_tensor([1.0, 0.0, 0.0]), right), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    rotation = torch.stack([right, down, forward], dim=-2)
+    viewmats = torch.eye(4, dtype=eye.dtype, device=eye.device).repeat(eye.shape[0], 1, 1)
+    viewmats[:, :3, :3] = rotation
+    viewmats[:, :3, 3] = -(rotation @ eye[..., None])[..., 0]
+    return viewmats
+
+
+def intrinsics(fov: Tensor, width: int, height: int) -> Tensor:
+    """K [C, 3, 3] of square pixels with the principal point in the middle; `fov` [C] radians over the height."""
+    focal = height / 2 / torch.tan(fov / 2)
+    Ks = torch.zeros(*fov.shape, 3, 3, dtype=fov.dtype, device=fov.device)
+    Ks[..., 0, 0] = Ks[..., 1, 1] = focal
+    Ks[..., 0, 2], Ks[..., 1, 2], Ks[..., 2, 2] = width / 2, height / 2, 1.0
+    return Ks
+
+
+def orbit_position(azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Tensor:
+    """Points [C, 3] on spheres around the origin; angles in degrees. Azimuth 0 is +Z, 90 is +X."""
+    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    return radius[..., None] * torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=-1)
+
+
+def orbit_cameras(
+    azimuth: Tensor | Sequence[float],  # [C] degrees
+    elevation: Tensor | Sequence[float] | float,  # degrees
+    radius: Tensor | float,
+    fov: Tensor | float,  # radians
+    width: int,
+    height: int | None = None,
+) -> Cameras:
+    """Cameras on an orbit that look at the origin with Y up."""
+    azimuth = torch.as_tensor(azimuth, dtype=torch.float32).reshape(-1)
+    elevation = torch.as_tensor(elevation, dtype=torch.float32).expand_as(azimuth)
+    radii = torch.as_tensor(radius, dtype=torch.float32).expand_as(azimuth)
+    fovs = torch.as_tensor(fov, dtype=torch.float32).expand_as(azimuth)
+    height = height or width
+    eye = orbit_position(azimuth, elevation, radii)
+    up = eye.new_tensor([0.0, 1.0, 0.0]).expand_as(eye)
+    viewmats = look_at(eye, torch.zeros_like(eye), up)
+    return Cameras(
+        viewmats,
+        intrinsics(fovs, width, height),
+        width,
+        height,
+        wrap_degrees(azimuth),
+        elevation.contiguous(),
+        fovs.contiguous(),
+    )
+
+
+def turntable(
+    views: int = 120,
+    resolution: int = 512,
+    *,
+    elevation: float = 0.0,
+    radius: float = 3.5,
+    fov: float = 0.55,
+    start: float = 0.0,
+) -> Cameras:
+    """Evenly spaced views around the object; the defaults are the evaluation protocol (polar angle 90 degrees)."""
+    azimuth = start + torch.arange(views, dtype=torch.float32) * (360.0 / views)
+    return orbit_cameras(azimuth, elevation, radius, fov, resolution)
+
+
+@dataclass(frozen=True)
+class OrbitConfig:
+    """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
+
+    Radius, field of view and azimuth ranges progress every `progress_every` steps: the radius by a factor down to
+    `radius_floor`, the low end of the field of view by a factor down to `fov_floor`.
+    """
+
+    radius: tuple[float, float] = (5.2, 5.5)
+    """World units, uniform."""
+    radius_factor: float = 0.95
+    radius_floor: tuple[float, float] = (3.5, 5.0)
+    fov: tuple[float, float] = (0.32, 0.60)
+    """Radians over the image height, uniform."""
+    fov_factor: float = 0.75
+    fov_floor: float = 0.16
+    progress_every: int = 500
+    """Steps between two progressions; 0 keeps the ranges."""
+    elevation: tuple[float, float] = (-15.0, 45.0)
+    """Degrees; the published polar range [45, 105] is elevation [-15, 45]."""
+    azimuth: tuple[float, float] = (-180.0, 180.0)
+    """Degrees."""
+    concentration: float = 1.0
+    """Exponent g of `mid + sign * U^g * half`: above 1 more views from the middle of both angle ranges."""
+    center_jitter: float = 0.025
+    """Uniform +- jitter of the camera's position."""
+    target_jitter: float = 0.05
+    """Standard deviation of the point looked at."""
+    up_jitter: float = 0.01
+    """Standard deviation of the up vector."""
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "radius_floor", "fov", "elevation", "azimuth"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise InputError(f"cameras.{name}", "low <= high", (low, high))
+        if self.radius[0] <= 0 or self.radius_floor[0] <= 0:
+            raise InputError("cameras.radius", "positive distances", self.radius)
+        if not 0 < self.fov[0] or not self.fov[1] < math.pi:
+            raise InputError("cameras.fov", "radians between 0 and pi", self.fov)
+        if not (-90 <= self.elevation[0] and self.elevation[1] <= 90):
+            raise InputError("cameras.elevation", "degrees within [-90, 90]", self.elevation)
+        if self.concentration <= 0:
+            raise InputError("cameras.concentration", "a number above 0", self.concentration)
+
+    def ranges(self, step: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The radius and field-of-view ranges in force at `step`."""
+        k = step // self.progress_every if self.progress_every > 0 else 0
+        shrink = self.radius_factor**k
+        low = max(self.radius[0] * shrink, min(self.radius_floor[0], self.radius[0]))
+        high = max(self.radius[1] * shrink, min(self.radius_floor[1], self.radius[1]))
+        fov_low = max(self.fov[0] * self.fov_factor**k, min(self.fov_floor, self.fov[0]))
+        return (low, high), (fov_low, self.fov[1])
+
+
+def sample_orbit(
+    config: OrbitConfig, views: int, resolution: int, step: int, generator: torch.Generator
+) -> Cameras:
+    """Random training cameras (C dataset_readers.py:241 restated); `generator` is a CPU generator."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(views, generator=generator)
+
+    def concentrated(low: float, high: float) -> Tensor:
+        sign = torch.where(torch.rand(views, generator=generator) < 0.5, -1.0, 1.0)
+        amount = torch.rand(views, generator=generator) ** config.concentration
+        return (low + high) / 2 + sign * amount * (high - low) / 2
+
+    radius_range, fov_range = config.ranges(step)
+    radius = uniform(*radius_range)
+    fov = uniform(*fov_range)
+    azimuth = concentrated(*config.azimuth)
+    elevation = concentrated(*config.elevation)
+    eye = orbit_position(azimuth, elevation, radius)
+    eye = eye + config.center_jitter * (2 * torch.rand(views, 3, generator=generator) - 1)
+    target = config.target_jitter * torch.randn(views, 3, generator=generator)
+    up = torch.tensor([0.0, 1.0, 0.0]) + config.up_jitter * torch.randn(views, 3, generator=generator)
+    return Cameras(
+        look_at(eye, target, up),
+        intrinsics(fov, resolution, resolution),
+        resolution,
+        resolution,
+        wrap_degrees(azimuth),
+        elevation,
+        fov,
+    )

@@ -1,0 +1,16 @@
+"""The one error type for values that a user entered."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A value from outside is unusable; the message names the field, what was expected, what came and what to do."""
+
+    def __init__(self, field: str, expected: str, got: object, remedy: str = "") -> None:
+        self.field, self.expected, self.got, self.remedy = field, expected, got, remedy
+        text = f"{field}: expected {expected}, got {got}"
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class DivergenceError(RuntimeError):
+    """The optimisation produced unusable gradients too many times in a row."""

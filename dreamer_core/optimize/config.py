@@ -1,0 +1,175 @@
+"""Everything that decides the result of a run, as frozen dataclasses. The defaults are the published values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..cameras import OrbitConfig
+from ..errors import InputError
+from ..guidance.clipping import ClipConfig
+
+Method = Literal["tsm", "ism", "sds"]
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """The gradient: which method, and where on the noise schedule it looks."""
+
+    method: Method = "tsm"
+    gamma: float = 0.954
+    """TSM only: mu = s + gamma (t - s). The paper's best is 0.3; its released code amounts to 0.954."""
+    cfg: float = 7.5
+    """Classifier-free guidance scale."""
+    weight: float = 0.1
+    """lambda, the factor of the latent gradient."""
+    t_range: tuple[int, int] = (21, 500)
+    """Timesteps, uniform and inclusive; one per batch."""
+    warmup_steps: int = 750
+    """Over these steps the widening of `t_range` and `delta` fades from 1 to 0."""
+    t_widening: int = 480
+    """Added to the upper end of `t_range` at step 0."""
+    delta: int = 80
+    """Interval t - s in timesteps."""
+    delta_widening: int = 20
+    """Added to `delta` at step 0."""
+    stride: int = 200
+    """Timesteps per DDIM inversion step."""
+    offset_noise: float = 0.1
+    """Strength of the per-channel offset added to the noise."""
+    flip: float = 0.5
+    """Probability that the whole batch is mirrored before it is encoded."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("tsm", "ism", "sds"):
+            raise InputError("method", "tsm, ism or sds", self.method)
+        if not 0.0 <= self.gamma <= 1.0:
+            raise InputError("gamma", "a fraction in [0, 1]", self.gamma)
+        low, high = self.t_range
+        if not 0 < low <= high < 1000:
+            raise InputError("t_range", "0 < low <= high < 1000", self.t_range)
+        if self.delta < 1:
+            raise InputError("delta", "at least 1 timestep", self.delta)
+        if self.stride < 1:
+            raise InputError("stride", "at least 1 timestep", self.stride)
+        if not 0.0 <= self.flip <= 1.0:
+            raise InputError("flip", "a probability in [0, 1]", self.flip)
+        if not self.weight > 0:
+            raise InputError("weight", "a number above 0", self.weight)
+
+    def warmup(self, step: int) -> float:
+        """w, from 1 at step 0 to 0 at `warmup_steps`."""
+        return 1.0 - min(step / self.warmup_steps, 1.0) if self.warmup_steps > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam's rates, each (first, last), log-linear over `schedule_steps`."""
+
+    means: tuple[float, float] = (5.6e-4, 5.6e-6)
+    quats: tuple[float, float] = (1e-3, 2e-4)
+    log_scales: tuple[float, float] = (5e-3, 1e-3)
+    logit_opacities: tuple[float, float] = (0.05, 0.05)
+    sh0: tuple[float, float] = (5e-3, 3e-3)
+    shN: tuple[float, float] = (2.5e-4, 1.5e-4)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def at(self, name: str, step: int, schedule_steps: int) -> float:
+        """The rate of field `name` at `step`; the last value holds after the schedule's end."""
+        first, last = getattr(self, name)
+        share = min(step / max(schedule_steps, 1), 1.0)
+        return float(first * (last / first) ** share)
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """Growing, splitting and pruning (gsplat's DefaultStrategy); thresholds hold for any resolution and batch."""
+
+    enabled: bool = True
+    start: int = 100
+    stop: int = 1500
+    every: int = 100
+    """Refinement at steps that are multiples of this, after `start` and before `stop`."""
+    grow_gradient: float = 7.5e-4
+    """Threshold of the mean 2D gradient (normalised device coordinates) per view at `reference_resolution`."""
+    reference_resolution: int = 1024
+    """The 2D gradient of a summed loss grows with the square of the resolution; the threshold follows it."""
+    split_scale: float = 0.0105
+    """World units: above it a Gaussian is split, below it is cloned."""
+    prune_opacity: float = 0.005
+    prune_scale: float = 0.35
+    """World units: larger Gaussians go, after the first opacity reset."""
+    reset_every: int = 300
+    """Opacities fall to twice `prune_opacity` at multiples of this before `stop`; 0 never resets."""
+    max_gaussians: int = 1_000_000
+    """No growth beyond this."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError("density.every", "at least 1 step", self.every)
+        if self.max_gaussians < 4:
+            raise InputError("density.max_gaussians", "at least 4", self.max_gaussians)
+        if not self.grow_gradient > 0:
+            raise InputError("density.grow_gradient", "a number above 0", self.grow_gradient)
+
+
+@dataclass(frozen=True)
+class RegularizerConfig:
+    """Weights of the terms that look at the scene instead of the teacher."""
+
+    tv_rgb: float = 1.0
+    """Total variation of the images, squared and mean-normalised; enters before clipping."""
+    tv_disparity: float = 1.0
+    """The same on the normalised disparity."""
+    scale: float = 1.0
+    """Mean scale of the Gaussians."""
+
+
+@dataclass(frozen=True)
+class BackgroundConfig:
+    """Per view: white, black, else a uniform random colour."""
+
+    white: float = 0.34
+    black: float = 0.33
+
+    def __post_init__(self) -> None:
+        if min(self.white, self.black) < 0 or self.white + self.black > 1:
+            raise InputError("background", "shares of at most 1 together", (self.white, self.black))
+
+
+@dataclass(frozen=True)
+class OptimizeConfig:
+    """One optimisation. `steps` says only when to stop; nothing else depends on it, so a run can be extended."""
+
+    steps: int = 2500
+    views: int = 4
+    """Views per step."""
+    resolution: int = 1024
+    """Pixels per side, a multiple of 64."""
+    seed: int = 0
+    schedule_steps: int = 2500
+    """Length of the learning-rate schedule."""
+    depth_share: float = 0.2
+    """Share of the steps that encode normalised disparity instead of colour."""
+    scale_noise: float = 0.112
+    """Standard deviation of the factor 1 + noise on the scales while training."""
+    recompute_encoder: bool = False
+    """Encode twice, the second time view by view with gradient: less memory, the same gradient."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    cameras: OrbitConfig = field(default_factory=OrbitConfig)
+    background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    density: DensityConfig = field(default_factory=DensityConfig)
+    regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "views", "schedule_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(name, "at least 1", getattr(self, name))
+        if self.resolution < 64 or self.resolution % 64:
+            raise InputError("resolution", "a multiple of 64, at least 64", self.resolution, "try 1024")
+        if not 0.0 <= self.depth_share <= 1.0:
+            raise InputError("depth_share", "a share in [0, 1]", self.depth_share)
+        if self.scale_noise < 0:
+            raise InputError("scale_noise", "0 or more", self.scale_noise)

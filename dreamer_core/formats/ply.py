@@ -1,0 +1,88 @@
+"""The standard 3DGS PLY: means, unactivated opacities and scales, wxyz quaternions, SH."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..gaussians import Gaussians
+
+_REQUIRED = (
+    "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
+    "rot_0", "rot_1", "rot_2", "rot_3",
+)  # fmt: skip
+
+
+def write_ply(gaussians: Gaussians, path: Path) -> None:
+    """Write all Gaussians as a binary PLY, atomically, in our world frame (gsplat's exporter).
+
+    Errors: ValueError where a parameter holds NaN or inf.
+    """
+    from gsplat.exporter import export_splats
+
+    bad = gaussians.check_finite()
+    if bad is not None:
+        raise ValueError(f"write_ply: expected finite Gaussians, but {bad} holds NaN or inf")
+    g = gaussians.detach().to("cpu")
+    data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="ply")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def read_ply(path: Path, field: str = "FILE") -> Gaussians:
+    """The Gaussians of a 3DGS PLY. `field` names the option in errors.
+
+    Errors: InputError for a missing or truncated file, another format, or a PLY without Gaussian attributes.
+    """
+    from trimesh.exchange.ply import load_ply
+
+    if not path.is_file():
+        raise InputError(field, "a .ply file", f"{path}, which does not exist")
+    with path.open("rb") as file:
+        if file.read(3) != b"ply":
+            raise InputError(field, "a .ply file", f"{path}, which does not begin with 'ply'")
+        file.seek(0)
+        try:
+            elements = load_ply(file)["metadata"]["_ply_raw"]
+            vertices = elements["vertex"]["data"]
+            names = vertices.dtype.names or ()
+            rows = {name: np.asarray(vertices[name], dtype=np.float32).reshape(-1) for name in names}
+        except Exception as error:  # the parser raises many kinds for a broken file
+            raise InputError(field, "a complete PLY file", f"{path}, which cannot be read ({error})") from error
+    missing = [name for name in _REQUIRED if name not in rows]
+    if missing:
+        raise InputError(
+            field,
+            "a PLY with 3D Gaussian attributes",
+            f"{path} without {', '.join(missing)} (it has {', '.join(rows) or 'no vertices'})",
+            "export it as a Gaussian splat (3DGS) PLY",
+        )
+    rest = [f"f_rest_{i}" for i in range(sum(name.startswith("f_rest_") for name in rows))]
+    if len(rest) not in (0, 9, 24, 45) or any(name not in rows for name in rest):
+        raise InputError(field, "0, 9, 24 or 45 f_rest attributes", f"{path} with {len(rest)}")
+
+    def columns(names: list[str]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([rows[name] for name in names], axis=-1))
+
+    n = len(rows["x"])
+    higher = columns(rest).reshape(n, 3, -1).transpose(1, 2).contiguous() if rest else torch.zeros(n, 0, 3)
+    gaussians = Gaussians(
+        means=columns(["x", "y", "z"]),
+        quats=columns([f"rot_{i}" for i in range(4)]),
+        log_scales=columns([f"scale_{i}" for i in range(3)]),
+        logit_opacities=torch.from_numpy(rows["opacity"].copy()),
+        sh0=columns([f"f_dc_{i}" for i in range(3)])[:, None],
+        shN=higher,
+    )
+    if n == 0:
+        raise InputError(field, "at least one Gaussian", f"{path} with none")
+    bad = gaussians.check_finite()
+    if bad is not None:
+        raise InputError(field, "finite numbers", f"{path} with NaN or inf in {bad}")
+    return gaussians

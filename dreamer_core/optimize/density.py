@@ -1,0 +1,85 @@
+"""Density control by gsplat's DefaultStrategy (3DGS), made independent of resolution and batch size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import DensityConfig
+
+Params = dict[str, torch.nn.Parameter]
+Optimizers = dict[str, torch.optim.Optimizer]
+
+
+def scaled_threshold(config: DensityConfig, resolution: int) -> float:
+    """The 2D-gradient threshold at `resolution`: the published one holds at `reference_resolution`.
+
+    A Gaussian r pixels wide gathers a summed loss over r^2 pixels with colour slopes of 1 / r per pixel, and the
+    gradient is then expressed in half image widths: r^2 / r * W, so it grows with the square of the resolution.
+    """
+    return config.grow_gradient * (resolution / config.reference_resolution) ** 2
+
+
+def _capped_threshold(threshold: float, state: dict[str, Any], room: int) -> float:
+    """A threshold that lets at most `room` Gaussians grow (each adds one)."""
+    if room <= 0:
+        return math.inf
+    grad2d, count = state["grad2d"], state["count"]
+    if grad2d is None or grad2d.numel() <= room:
+        return threshold
+    gradients = grad2d / count.clamp_min(1)
+    limit = float(gradients.kthvalue(gradients.numel() - room).values)
+    return max(threshold, limit)
+
+
+def refine(
+    params: Params,
+    optimizers: Optimizers,
+    state: dict[str, Any],
+    step: int,
+    info: dict[str, Any],
+    config: DensityConfig,
+) -> None:
+    """Gather the statistics of all views, and at refinement steps grow, split, prune and reset, in place.
+
+    Call after `backward` with `info["means2d"]` retaining its gradient. gsplat multiplies by `n_cameras` because it
+    assumes a loss averaged over views; ours is a sum, so it is told of one camera.
+    """
+    from gsplat.strategy import DefaultStrategy
+    from gsplat.strategy.ops import reset_opa
+
+    if not config.enabled or step >= config.stop:
+        return
+    threshold = scaled_threshold(config, int(info["width"]))
+    room = config.max_gaussians - len(params["means"])
+    strategy = DefaultStrategy(
+        prune_opa=config.prune_opacity,
+        grow_grad2d=_capped_threshold(threshold, state, room),
+        grow_scale3d=config.split_scale,
+        prune_scale3d=config.prune_scale,
+        refine_start_iter=config.start,
+        refine_stop_iter=config.stop,
+        refine_every=config.every,
+        # Also the step after which too large Gaussians are pruned.
+        reset_every=config.reset_every if config.reset_every > 0 else config.stop,
+        refine_scale2d_stop_iter=0,  # screen-size pruning is a no-op in the published code
+    )
+    strategy.step_post_backward(params, optimizers, state, step, {**info, "n_cameras": 1})
+    # gsplat 1.5.3 never resets: its condition `step % n == 0 & step > 0` is always false.
+    if config.reset_every > 0 and step > 0 and step % config.reset_every == 0:
+        reset_opa(params, optimizers, state, value=2 * config.prune_opacity)
+
+
+def initial_state() -> dict[str, Any]:
+    """Running statistics as DefaultStrategy keeps them; world units are absolute, so the scene scale is 1."""
+    return {"grad2d": None, "count": None, "scene_scale": 1.0}
+
+
+def retain_gradient(info: dict[str, Any]) -> None:
+    """What DefaultStrategy.step_pre_backward does: keep the gradient of the projected means."""
+    means2d: Tensor = info["means2d"]
+    if means2d.requires_grad:
+        means2d.retain_grad()

@@ -1,0 +1,84 @@
+"""The mutable state of a run: parameters, Adam, density statistics, step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..gaussians import GSPLAT_NAMES, Gaussians
+from .config import LearningRates
+from .density import initial_state
+
+
+@dataclass
+class OptimizationState:
+    """Everything that a run needs to go on; names of parameters are gsplat's."""
+
+    params: dict[str, torch.nn.Parameter]
+    optimizers: dict[str, torch.optim.Optimizer]
+    density: dict[str, Any] = field(default_factory=initial_state)
+    step: int = 0
+    """The next step to make; equals the number of steps made."""
+    bad_steps: int = 0
+    """Steps in a row whose gradient held NaN or inf."""
+
+    @staticmethod
+    def create(gaussians: Gaussians, rates: LearningRates) -> OptimizationState:
+        """A fresh run that starts from `gaussians` (they are copied)."""
+        params = gaussians.as_params()
+        if params["shN"].shape[1] == 0:
+            params["shN"].requires_grad_(False)  # nothing to optimise
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam([param], lr=1.0, betas=rates.betas, eps=1e-15)
+            for name, param in params.items()
+            if param.requires_grad
+        }
+        return OptimizationState(params, optimizers)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The current Gaussians; gradients flow into the parameters."""
+        return Gaussians.from_params(self.params)
+
+    def set_rates(self, rates: LearningRates, schedule_steps: int) -> None:
+        """Adam's learning rates for the current step."""
+        for ours, theirs in GSPLAT_NAMES.items():
+            if theirs in self.optimizers:
+                rate = rates.at(ours, self.step, schedule_steps)
+                for group in self.optimizers[theirs].param_groups:
+                    group["lr"] = rate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A flat snapshot that `from_tensors` restores exactly."""
+        out: dict[str, Tensor] = {f"params.{k}": v.detach() for k, v in self.params.items()}
+        for name, optimizer in self.optimizers.items():
+            for key, value in optimizer.state[self.params[name]].items():
+                out[f"adam.{name}.{key}"] = torch.as_tensor(value)
+        for key, value in self.density.items():
+            if isinstance(value, Tensor):
+                out[f"density.{key}"] = value
+        out["step"] = torch.tensor(self.step)
+        out["bad_steps"] = torch.tensor(self.bad_steps)
+        return {k: v.detach().cpu().contiguous().clone() for k, v in out.items()}
+
+    @staticmethod
+    def from_tensors(
+        tensors: dict[str, Tensor], rates: LearningRates, device: torch.device | str = "cpu"
+    ) -> OptimizationState:
+        """The state that `tensors()` described, on `device`."""
+        params = {k.removeprefix("params."): v for k, v in tensors.items() if k.startswith("params.")}
+        state = OptimizationState.create(Gaussians.from_params(params).to(device), rates)
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            if kind == "adam":
+                name, _, entry = rest.rpartition(".")
+                on_device = value if entry == "step" else value.to(device)
+                state.optimizers[name].state[state.params[name]][entry] = on_device.clone()
+            elif kind == "density":
+                state.density[rest] = value.to(device).clone()
+        state.step = int(tensors["step"])
+        state.bad_steps = int(tensors["bad_steps"])
+        return state

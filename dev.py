@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""One command for everything on a fresh machine: `python3 dev.py demo`, `python3 dev.py test`.
+
+Needs Python 3.10 or newer and nothing else; makes `.venv`, installs what is missing, and reuses it afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+COMFYUI_VERSION = "v0.33.0"
+COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI"
+COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0")
+LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "dev.py", "__init__.py")
+
+
+def fail(message: str) -> None:
+    """Stop with one line."""
+    sys.exit(f"dev.py: {message}")
+
+
+def call(*command: object, env: dict[str, str] | None = None) -> int:
+    """Run a command in the repository's folder, shown first; its exit code."""
+    words = [str(word) for word in command]
+    print("$", " ".join(Path(w).name if i == 0 else w for i, w in enumerate(words)), flush=True)
+    return subprocess.run(words, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
+
+
+def venv_python(venv: Path) -> Path:
+    """The interpreter inside a virtual environment."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make_venv(venv: Path, stamp_of: Sequence[str], installs: Sequence[Sequence[str]]) -> Path:
+    """A virtual environment in which `installs` (arguments of pip install) were made; reused when unchanged."""
+    python, stamp = venv_python(venv), venv / "dreamer-xl-stamp"
+    wanted = hashlib.sha256("\n".join(stamp_of).encode()).hexdigest()
+    if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    if not python.is_file():
+        print(f"Making the virtual environment {venv.name} ...", flush=True)
+        if call(sys.executable, "-m", "venv", venv):
+            fail("could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv")
+    for arguments in installs:
+        if call(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments):
+            fail("installation failed; the lines above say why. The next call tries again")
+    stamp.write_text(wanted)
+    return python
+
+
+def core_python() -> Path:
+    """The interpreter of `.venv` with requirements-dev.txt installed."""
+    texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
+    return make_venv(VENV, texts, [("-r", str(ROOT / "requirements-dev.txt"))])
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this project."""
+    if os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "dreamer-xl"
+
+
+def find_comfyui() -> Path | None:
+    """COMFYUI_PATH, or the checkout in the cache folder, or None."""
+    named = os.environ.get("COMFYUI_PATH")
+    if named:
+        path = Path(named).expanduser().resolve()
+        if not (path / "comfy" / "sd.py").is_file():
+            fail(f"COMFYUI_PATH: expected a ComfyUI folder, got {named}")
+        return path
+    cached = cache_folder() / "ComfyUI"
+    return cached if (cached / "comfy" / "sd.py").is_file() else None
+
+
+def comfyui_python(comfyui: Path) -> Path:
+    """The interpreter that runs ComfyUI with this pack's requirements; its environment lies in the cache folder."""
+    named = os.environ.get("COMFYUI_PYTHON")
+    if named:
+        return Path(named)
+    requirements = [comfyui / "requirements.txt", ROOT / "requirements.txt"]
+    stamp = [*COMFYUI_TORCH, *HOST_TEST_TOOLS, *(path.read_text() for path in requirements)]
+    installs: list[tuple[str, ...]] = [COMFYUI_TORCH]
+    installs += [("-r", str(path)) for path in requirements]
+    installs.append(HOST_TEST_TOOLS)
+    return make_venv(cache_folder() / "comfyui-venv", stamp, installs)
+
+
+def link_pack(comfyui: Path) -> None:
+    """Make ComfyUI see this folder as the custom node pack `dreamer-xl`."""
+    custom_nodes = comfyui / "custom_nodes"
+    if ROOT.parent == custom_nodes:
+        return
+    link = custom_nodes / "dreamer-xl"
+    if link.resolve() == ROOT:
+        return
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        fail(f"{link} exists and is not a link; move it away first")
+    custom_nodes.mkdir(exist_ok=True)
+    if os.name == "nt":  # a junction needs no privilege
+        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT)], check=True)
+    else:
+        link.symlink_to(ROOT, target_is_directory=True)
+
+
+def command_demo(arguments: argparse.Namespace) -> int:
+    """Make a splat from a prompt with the built-in checkpoint."""
+    return call(core_python(), "-m", "dreamer_core", "generate", arguments.prompt, *arguments.options)
+
+
+def command_comfyui(arguments: argparse.Namespace) -> int:
+    """Prepare a ComfyUI for the pack and its tests."""
+    comfyui = find_comfyui()
+    if comfyui is None:
+        comfyui = cache_folder() / "ComfyUI"
+        if shutil.which("git") is None:
+            fail("git is needed to get ComfyUI; or set COMFYUI_PATH to a checkout")
+        comfyui.parent.mkdir(parents=True, exist_ok=True)
+        clone = ("git", "clone", "--depth", "1", "--branch", COMFYUI_VERSION, COMFYUI_SOURCE, comfyui)
+        if call(*clone):
+            shutil.rmtree(comfyui, ignore_errors=True)
+            fail("could not clone ComfyUI; set COMFYUI_PATH to a checkout instead")
+    python = comfyui_python(comfyui)
+    link_pack(comfyui)
+    print(f"ComfyUI: {comfyui}\nPython:  {python}")
+    if arguments.run:
+        return call(python, comfyui / "main.py", *arguments.options)
+    print(f"Start it with: {python} {comfyui / 'main.py'} (add --cpu where there is no GPU)")
+    return 0
+
+
+def host_suite() -> int:
+    """The tests inside a real ComfyUI; says plainly when there is none."""
+    comfyui = find_comfyui()
+    suites = [name for name in ("tests/nodes", "tests/e2e") if (ROOT / name).is_dir()]
+    if comfyui is None:
+        print(
+            "HOST SUITE NOT RUN: no ComfyUI found. Set COMFYUI_PATH to a checkout, or run: python3 dev.py comfyui",
+            flush=True,
+        )
+        return 0
+    if not suites:
+        print("HOST SUITE NOT RUN: this checkout has no host tests.", flush=True)
+        return 0
+    python = comfyui_python(comfyui)
+    return call(python, "-m", "pytest", *suites, env={"COMFYUI_PATH": str(comfyui)})
+
+
+def command_test(arguments: argparse.Namespace) -> int:
+    """Lint, types and tests; with --host also inside ComfyUI."""
+    python = core_python()
+    linted = [name for name in LINTED if (ROOT / name).exists()]
+    results = {
+        "ruff check": call(python, "-m", "ruff", "check", *linted),
+        "ruff format": call(python, "-m", "ruff", "format", "--check", *linted),
+        "mypy": call(python, "-m", "mypy"),
+        "core tests": call(python, "-m", "pytest", "tests/core", *arguments.options),
+    }
+    if arguments.host:
+        results["host tests"] = host_suite()
+    failed = [name for name, code in results.items() if code]
+    print(f"FAILED: {', '.join(failed)}" if failed else f"OK: {', '.join(results)}", flush=True)
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="make a 3D splat from a prompt (all options of `generate`)")
+    demo.add_argument("prompt", nargs="?", default="a red mug")
+    demo.set_defaults(run=command_demo)
+    test = commands.add_parser("test", help="lint, types and tests (further options go to pytest)")
+    test.add_argument("--host", action="store_true", help="also run the tests inside a real ComfyUI")
+    test.set_defaults(run=command_test)
+    comfyui = commands.add_parser("comfyui", help="prepare a ComfyUI for the pack and its tests")
+    comfyui.add_argument("--run", action="store_true", help="start it (further options go to ComfyUI)")
+    comfyui.set_defaults(run=command_comfyui)
+    arguments, arguments.options = parser.parse_known_args()
+    return int(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 10):  # noqa: UP036  the message is for older interpreters
+        fail(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
+    sys.exit(main())

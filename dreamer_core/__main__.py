@@ -1,0 +1,8 @@
+"""`python -m dreamer_core`: the headless command line."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The command line: `generate`, `render`, `info`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import DivergenceError, InputError
+from . import generate, info, render
+
+USAGE_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="python -m dreamer_core",
+        description="Text to 3D Gaussian splats by Trajectory Score Matching (Dreamer XL).",
+    )
+    parser.add_argument("--version", action="version", version=f"dreamer_core {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (generate, render, info):
+        module.add_command(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 (the run failed), 2 (bad input) or 130 (interrupted)."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except InputError as error:
+        print(f"{args.command}: error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except DivergenceError as error:
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{args.command}: interrupted; nothing more was written", file=sys.stderr)
+        return 130

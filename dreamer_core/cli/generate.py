@@ -1,0 +1,208 @@
+"""`generate PROMPT`: a prompt becomes a splat, with pictures, a film and a log."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from ..formats import read_ply
+from ..gaussians import Gaussians
+from ..initializers import SHAPES, initial_shape
+from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
+from ..optimize.randomness import step_generator
+from ..prompts import PromptConfig, encode_prompts
+from .options import add_device_options, check_renderer, check_writable, resolve_device
+from .run_folder import RunFolder, fingerprint
+from .session import run_session
+
+STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
+"""The small SDXL that comes with the repository."""
+
+DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One `--lora PATH[:WEIGHT]`."""
+
+    path: Path
+    weight: float = 1.0
+
+    @staticmethod
+    def parse(text: str) -> Lora:
+        """PATH or PATH:WEIGHT; a colon that is not followed by a number belongs to the path."""
+        path, colon, weight = text.rpartition(":")
+        if colon:
+            try:
+                return Lora(Path(path), float(weight))
+            except ValueError:
+                pass
+        return Lora(Path(text))
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("generate", help="make a splat from a prompt")
+    parser.add_argument("prompt", metavar="PROMPT", help='what to make, e.g. "a red mug"')
+    parser.add_argument("--negative", default="", help="what to steer away from")
+    parser.add_argument(
+        "--model", help="SDXL: a diffusers folder or a .safetensors file (default: the built-in starter)"
+    )
+    parser.add_argument("--vae", help="another VAE: a folder or a .safetensors file")
+    parser.add_argument("--tokenizer", help="folder with the SDXL tokenizer, where a single file needs one")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
+    )
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
+    parser.add_argument("--method", choices=("tsm", "ism", "sds"), help="guidance (default: the preset's, tsm)")
+    parser.add_argument("--gamma", type=float, help="TSM: mu = s + gamma (t - s), in [0, 1]")
+    parser.add_argument("--cfg", type=float, help="classifier-free guidance scale (default: 7.5; sds: 100)")
+    parser.add_argument("--steps", type=int, help="optimisation steps")
+    parser.add_argument("--views", type=int, help="views per step")
+    parser.add_argument("--resolution", type=int, help="pixels per side, a multiple of 64")
+    parser.add_argument(
+        "--init", default="sphere", metavar="|".join([*SHAPES, "FILE.ply"]), help="default: sphere"
+    )
+    parser.add_argument("--count", type=int, help="Gaussians of the initial shape (starter: 4000; else 40000)")
+    parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="auto", help="of the UNet (default: half on CUDA)")
+    add_device_options(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    parser.set_defaults(run=run)
+
+
+def build_config(args: argparse.Namespace) -> OptimizeConfig:
+    """The preset with the options that were given. Errors: InputError."""
+    preset = args.preset or ("official" if args.model else "starter")
+    config = PRESETS[preset]
+    guidance = config.guidance
+    if args.method is not None:
+        guidance = replace(guidance, method=args.method, cfg=100.0 if args.method == "sds" else guidance.cfg)
+    if args.gamma is not None:
+        guidance = replace(guidance, gamma=args.gamma)
+    if args.cfg is not None:
+        guidance = replace(guidance, cfg=args.cfg)
+    clip = config.clip
+    if args.clip is not None:
+        clip = replace(clip, mode="off") if args.clip == "off" else replace(clip, threshold=_number(args.clip))
+    numbers = {n: getattr(args, n) for n in ("steps", "views", "resolution") if getattr(args, n) is not None}
+    return replace(config, guidance=guidance, clip=clip, seed=args.seed, **numbers)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError("--clip", "a number above 0, or off", text) from error
+
+
+def initial_gaussians(args: argparse.Namespace) -> Gaussians:
+    """The scene that `--init` names. Errors: InputError."""
+    if args.init.lower().endswith(".ply"):
+        return read_ply(Path(args.init), "--init")
+    count = args.count if args.count is not None else (40_000 if args.model else 4_000)
+    return initial_shape(args.init, count, step_generator(args.seed, 0, "init"))
+
+
+def default_folder(prompt: str) -> Path:
+    """outputs/<prompt>, numbered when it is taken."""
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "splat"
+    folder, number = Path("outputs") / slug, 2
+    while folder.exists():
+        folder, number = Path("outputs") / f"{slug}-{number}", number + 1
+    return folder
+
+
+def check_finite_options(args: argparse.Namespace) -> None:
+    """Errors: InputError for numbers that are NaN or inf."""
+    for name in ("gamma", "cfg"):
+        value = getattr(args, name)
+        if value is not None and not torch.isfinite(torch.tensor(value)):
+            raise InputError(f"--{name}", "a finite number", value)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
+    check_finite_options(args)
+    prompt = PromptConfig(args.prompt, negative=args.negative)
+    try:
+        config = build_config(args)
+    except InputError as error:
+        field = {"clip.threshold": "clip"}.get(error.field, error.field)
+        option = field if field.startswith("--") else f"--{field}"
+        raise InputError(option, error.expected, error.got, error.remedy) from error
+    device = resolve_device(args.device)
+    renderer = check_renderer(args.renderer, device)
+    if args.resume and args.out is None:
+        raise InputError("--resume", "--out with the folder of the run", "no --out")
+    folder = RunFolder(args.out or default_folder(args.prompt))
+    check_writable(folder.path)
+    folder.check(resume=args.resume, overwrite=args.overwrite)
+    gaussians = initial_gaussians(args)
+    teacher = load_teacher(args, device)
+    settings = {
+        "prompt": prompt,
+        "config": config,
+        "init": args.init,
+        "count": len(gaussians),
+        "model": teacher.describe(),
+        "renderer": renderer,
+        "device": str(device),
+    }
+    identity = fingerprint(settings)
+    if args.resume:
+        folder.check_identity(identity)
+        state = load_state(folder.state, config.learning_rates, device)
+        if state.step > config.steps:
+            raise InputError("--steps", f"at least the {state.step} steps already made", config.steps)
+    else:
+        state = OptimizationState.create(gaussians.to(device), config.learning_rates)
+    prompts = encode_prompts(teacher, prompt)
+    teacher.release_text_encoders()
+    return run_session(state, teacher, prompts, config, renderer, folder, settings, identity)
+
+
+def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignore[no-untyped-def]
+    """The SDXL that the options name, as a DiffusersSDXL. Errors: InputError."""
+    from ..diffusion.sdxl_diffusers import load_sdxl
+
+    model = args.model
+    if model is None and (STARTER / "model_index.json").is_file():
+        model = STARTER
+    if model is None:
+        model = random_tiny_sdxl()
+    loras = [Lora.parse(text) for text in args.lora]
+    return load_sdxl(
+        model,
+        vae=args.vae,
+        loras=[(lora.path, lora.weight) for lora in loras],
+        tokenizer=args.tokenizer,
+        device=device,
+        unet_dtype=DTYPES[args.dtype],
+    )
+
+
+def random_tiny_sdxl() -> Path:
+    """A tiny SDXL with random weights, for trying out the machinery; says so plainly."""
+    import tempfile
+
+    from ..diffusion.tiny_sdxl import save_tiny_sdxl
+
+    print(
+        "No checkpoint given and no starter checkpoint found: using a tiny SDXL with RANDOM weights. "
+        "It exercises every part of the program, but makes noise, not the object of the prompt.",
+        file=sys.stderr,
+    )
+    folder = Path(tempfile.mkdtemp(prefix="dreamer-xl-")) / "tiny-sdxl"
+    save_tiny_sdxl(folder)
+    return folder

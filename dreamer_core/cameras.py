@@ -168,9 +168,9 @@ class OrbitConfig:
                 raise InputError(f"cameras.{name}", "low <= high", (low, high))
         if self.radius[0] <= 0 or self.radius_floor[0] <= 0:
             raise InputError("cameras.radius", "positive distances", self.radius)
-        if not 0 < self.fov[0] or not self.fov[1] < math.pi:
+        if not self.fov[0] > 0 or not self.fov[1] < math.pi:
             raise InputError("cameras.fov", "radians between 0 and pi", self.fov)
-        if not (-90 <= self.elevation[0] and self.elevation[1] <= 90):
+        if not (self.elevation[0] >= -90 and self.elevation[1] <= 90):
             raise InputError("cameras.elevation", "degrees within [-90, 90]", self.elevation)
         if self.concentration <= 0:
             raise InputError("cameras.concentration", "a number above 0", self.concentration)
@@ -185,9 +185,7 @@ class OrbitConfig:
         return (low, high), (fov_low, self.fov[1])
 
 
-def sample_orbit(
-    config: OrbitConfig, views: int, resolution: int, step: int, generator: torch.Generator
-) -> Cameras:
+def sample_orbit(config: OrbitConfig, views: int, resolution: int, step: int, generator: torch.Generator) -> Cameras:
     """Random training cameras (C dataset_readers.py:241 restated); `generator` is a CPU generator."""
 
     def uniform(low: float, high: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """A value from outside is unusable; the message names the field, what was expected, what came and what to do."""
+    """A value from outside is unusable: the message names the field, what was expected, what came, what to do."""
 
     def __init__(self, field: str, expected: str, got: object, remedy: str = "") -> None:
         self.field, self.expected, self.got, self.remedy = field, expected, got, remedy

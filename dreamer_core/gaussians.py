@@ -110,8 +110,7 @@ class Gaussians:
     def as_params(self) -> dict[str, torch.nn.Parameter]:
         """Leaf parameters under gsplat's names, detached from whatever made them."""
         return {
-            GSPLAT_NAMES[name]: torch.nn.Parameter(value.detach().clone().float())
-            for name, value in self.tensors()
+            GSPLAT_NAMES[name]: torch.nn.Parameter(value.detach().clone().float()) for name, value in self.tensors()
         }
 
     @staticmethod

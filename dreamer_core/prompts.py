@@ -43,9 +43,7 @@ class PromptConfig:
         if not self.prompt.strip():
             raise InputError("prompt", "a description of the object", "an empty text", 'e.g. "a red mug"')
         if not self.overhead_from < self.overhead_to:
-            raise InputError(
-                "prompt.overhead_from", "less than overhead_to", (self.overhead_from, self.overhead_to)
-            )
+            raise InputError("prompt.overhead_from", "less than overhead_to", (self.overhead_from, self.overhead_to))
 
     def with_words(self, words: str) -> str:
         """The prompt of one direction."""

@@ -66,9 +66,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--steps", type=int, help="optimisation steps")
     parser.add_argument("--views", type=int, help="views per step")
     parser.add_argument("--resolution", type=int, help="pixels per side, a multiple of 64")
-    parser.add_argument(
-        "--init", default="sphere", metavar="|".join([*SHAPES, "FILE.ply"]), help="default: sphere"
-    )
+    parser.add_argument("--init", default="sphere", metavar="|".join([*SHAPES, "FILE.ply"]), help="default: sphere")
     parser.add_argument("--count", type=int, help="Gaussians of the initial shape (starter: 4000; else 40000)")
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
     parser.add_argument("--seed", type=int, default=0)

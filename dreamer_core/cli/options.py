@@ -18,7 +18,10 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     """--device and --renderer."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
-        "--renderer", choices=RENDERERS, default="auto", help="rasterizer (default: gsplat on CUDA, else numba)"
+        "--renderer",
+        choices=RENDERERS,
+        default="auto",
+        help="rasterizer (default: gsplat on CUDA, else numba)",
     )
 
 

@@ -127,7 +127,11 @@ class RunFolder:
     def write_log(self, content: dict[str, Any]) -> None:
         """run.json, atomically."""
         text = json.dumps(jsonable(content), indent=2) + "\n"
-        write_atomically(self.log, lambda path: path.write_text(text, encoding="utf-8") and None)
+
+        def write(path: Path) -> None:
+            path.write_text(text, encoding="utf-8")
+
+        write_atomically(self.log, write)
 
 
 def row(report: StepReport) -> dict[str, Any]:

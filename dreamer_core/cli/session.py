@@ -127,7 +127,4 @@ def run_session(
 
 def figures(report: StepReport) -> str:
     """The figures of a report that tell whether a run goes well."""
-    return (
-        f"t={report.t} |g|={report.gradient_norm:.3g} clipped={100 * report.clipped:.0f}% "
-        f"N={report.gaussians}"
-    )
+    return f"t={report.t} |g|={report.gradient_norm:.3g} clipped={100 * report.clipped:.0f}% N={report.gaussians}"

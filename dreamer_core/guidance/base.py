@@ -46,9 +46,7 @@ def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
     return negative + scale * (positive - negative)
 
 
-def evaluate_together(
-    predictor: NoisePredictor, requests: list[tuple[Tensor, float, Conditioning]]
-) -> list[Tensor]:
+def evaluate_together(predictor: NoisePredictor, requests: list[tuple[Tensor, float, Conditioning]]) -> list[Tensor]:
     """Noise predictions of several (x [B, 4, h, w], sigma, cond) in one batched call with per-sample sigma."""
     x = torch.cat([r[0] for r in requests])
     sigma = torch.cat([r[0].new_full((r[0].shape[0],), r[1]) for r in requests])

@@ -20,8 +20,6 @@ def sds(
     """grad = sigma_t (e_cfg(z + sigma_t n, t) - n), fresh noise n every step; `steps.s` is not used."""
     sigma_t = float(predictor.sigmas[steps.t])
     x_t = z + sigma_t * noise
-    positive, negative = evaluate_together(
-        predictor, [(x_t, sigma_t, cond.positive), (x_t, sigma_t, cond.negative)]
-    )
+    positive, negative = evaluate_together(predictor, [(x_t, sigma_t, cond.positive), (x_t, sigma_t, cond.negative)])
     gradient = sigma_t * (classifier_free(positive, negative, cfg) - noise)
     return GuidanceResult(gradient, calls=1, samples=2)

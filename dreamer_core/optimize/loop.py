@@ -104,9 +104,7 @@ def guidance_gradient(
         return sds(predictor, z, noise, steps, cond, cfg=config.cfg)
     if config.method == "ism":
         return ism(predictor, z, noise, steps, cond, cfg=config.cfg, stride=config.stride)
-    return tsm(
-        predictor, z, noise, steps, cond, cfg=config.cfg, gamma=config.gamma, stride=config.stride
-    )
+    return tsm(predictor, z, noise, steps, cond, cfg=config.cfg, gamma=config.gamma, stride=config.stride)
 
 
 def _zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
@@ -120,9 +118,7 @@ def _noisy(gaussians: Gaussians, amount: float, generator: torch.Generator) -> G
     if amount <= 0:
         return gaussians
     factor = 1.0 + amount * torch.randn(gaussians.log_scales.shape, generator=generator)
-    return gaussians.with_log_scales(
-        gaussians.log_scales + factor.clamp_min(1e-6).log().to(gaussians.device)
-    )
+    return gaussians.with_log_scales(gaussians.log_scales + factor.clamp_min(1e-6).log().to(gaussians.device))
 
 
 def _disparity(output: RenderOutput, cameras: Cameras) -> Tensor:
@@ -153,9 +149,7 @@ def train_step(
     weights = config.regularizers
     with_depth = depth_step or weights.tv_disparity > 0
     scene = _noisy(state.gaussians, config.scale_noise, generator("scales"))
-    output = render(
-        scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer
-    )
+    output = render(scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer)
     disparity = _disparity(output, cameras) if with_depth else None
     watch.lap("render")
 
@@ -167,18 +161,14 @@ def train_step(
         images = disparity_leaf.expand(-1, -1, -1, 3)
     else:
         images = color_leaf
-    encoded = EncodedImages(
-        predictor, images.flip(2) if flip else images, recompute=config.recompute_encoder
-    )
+    encoded = EncodedImages(predictor, images.flip(2) if flip else images, recompute=config.recompute_encoder)
     watch.lap("encode")
 
     # Guidance: no graph.
     steps = sample_timesteps(config.guidance, step, generator("timestep"))
     noise = offset_noise(encoded.z.shape, config.guidance.offset_noise, generator("noise")).to(encoded.z)
     with torch.no_grad():
-        result = guidance_gradient(
-            predictor, encoded.z, noise, steps, prompts.at(cameras), config.guidance
-        )
+        result = guidance_gradient(predictor, encoded.z, noise, steps, prompts.at(cameras), config.guidance)
         gradient, nonfinite = _zero_nonfinite(config.guidance.weight * result.gradient.to(encoded.z))
     watch.lap("guidance")
 

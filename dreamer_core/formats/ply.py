@@ -51,7 +51,7 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         try:
             elements = load_ply(file)["metadata"]["_ply_raw"]
             vertices = elements["vertex"]["data"]
-            names = vertices.dtype.names or ()
+            names = vertices if isinstance(vertices, dict) else vertices.dtype.names  # ASCII files give a dict
             rows = {name: np.asarray(vertices[name], dtype=np.float32).reshape(-1) for name in names}
         except Exception as error:  # the parser raises many kinds for a broken file
             raise InputError(field, "a complete PLY file", f"{path}, which cannot be read ({error})") from error

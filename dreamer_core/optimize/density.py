@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,16 +24,33 @@ def scaled_threshold(config: DensityConfig, resolution: int) -> float:
     return config.grow_gradient * (resolution / config.reference_resolution) ** 2
 
 
-def _capped_threshold(threshold: float, state: dict[str, Any], room: int) -> float:
-    """A threshold that lets at most `room` Gaussians grow (each adds one)."""
+def capped_threshold(threshold: float, gradients: Tensor, room: int) -> float:
+    """A threshold at least as high that at most `room` of the gradients [N] exceed; each adds one Gaussian."""
     if room <= 0:
         return math.inf
-    grad2d, count = state["grad2d"], state["count"]
-    if grad2d is None or grad2d.numel() <= room:
+    if gradients.numel() <= room:
         return threshold
-    gradients = grad2d / count.clamp_min(1)
-    limit = float(gradients.kthvalue(gradients.numel() - room).values)
-    return max(threshold, limit)
+    return max(threshold, float(gradients.kthvalue(gradients.numel() - room).values))
+
+
+@lru_cache(maxsize=1)
+def _strategy_class() -> type:
+    """gsplat's DefaultStrategy with a cap; made on first use, because gsplat is imported lazily."""
+    from gsplat.strategy import DefaultStrategy
+
+    class CappedStrategy(DefaultStrategy):
+        """The threshold rises where growth would exceed `max_gaussians`."""
+
+        max_gaussians: int = 0
+        grow_grad2d: float
+
+        def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:
+            gradients = state["grad2d"] / state["count"].clamp_min(1)
+            room = self.max_gaussians - len(params["means"])
+            self.grow_grad2d = capped_threshold(self.grow_grad2d, gradients, room)
+            return super()._grow_gs(params, optimizers, state, step)
+
+    return CappedStrategy
 
 
 def refine(
@@ -48,16 +66,13 @@ def refine(
     Call after `backward` with `info["means2d"]` retaining its gradient. gsplat multiplies by `n_cameras` because it
     assumes a loss averaged over views; ours is a sum, so it is told of one camera.
     """
-    from gsplat.strategy import DefaultStrategy
-    from gsplat.strategy.ops import reset_opa
-
     if not config.enabled or step >= config.stop:
         return
-    threshold = scaled_threshold(config, int(info["width"]))
-    room = config.max_gaussians - len(params["means"])
-    strategy = DefaultStrategy(
+    from gsplat.strategy.ops import reset_opa
+
+    strategy = _strategy_class()(
         prune_opa=config.prune_opacity,
-        grow_grad2d=_capped_threshold(threshold, state, room),
+        grow_grad2d=scaled_threshold(config, int(info["width"])),
         grow_scale3d=config.split_scale,
         prune_scale3d=config.prune_scale,
         refine_start_iter=config.start,
@@ -67,6 +82,7 @@ def refine(
         reset_every=config.reset_every if config.reset_every > 0 else config.stop,
         refine_scale2d_stop_iter=0,  # screen-size pruning is a no-op in the published code
     )
+    strategy.max_gaussians = config.max_gaussians
     strategy.step_post_backward(params, optimizers, state, step, {**info, "n_cameras": 1})
     # gsplat 1.5.3 never resets: its condition `step % n == 0 & step > 0` is always false.
     if config.reset_every > 0 and step > 0 and step % config.reset_every == 0:

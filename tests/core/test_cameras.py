@@ -1,0 +1,122 @@
+"""Frames, orbits and the training distribution."""
+
+import math
+
+import pytest
+import torch
+
+from dreamer_core.cameras import OrbitConfig, look_at, orbit_cameras, sample_orbit, turntable, wrap_degrees
+from dreamer_core.errors import InputError
+
+
+def project(cameras, point):
+    """Pixel and depth of a world point in every camera."""
+    p = torch.tensor([*point, 1.0])
+    local = (cameras.viewmats @ p)[:, :3]
+    pixel = (cameras.Ks @ local[..., None])[..., 0]
+    return pixel[:, :2] / pixel[:, 2:], local[:, 2]
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "point", "right", "up"),
+    [
+        (0, (0.5, 0, 0), 1, 0),  # from the front, world +X is on the right
+        (0, (0, 0.5, 0), 0, 1),
+        (90, (0, 0, 0.5), -1, 0),  # from +X, the front (+Z) is on the left
+        (180, (0.5, 0, 0), -1, 0),
+        (-90, (0, 0, 0.5), 1, 0),
+    ],
+)
+def test_world_axes_appear_where_they_should(azimuth, point, right, up):
+    cameras = orbit_cameras([float(azimuth)], 0.0, 4.0, 0.6, 100)
+    (pixel,), depth = project(cameras, point)
+    focal = 50 / math.tan(0.3)
+    assert pixel[0] == pytest.approx(50 + right * 0.5 * focal / 4, abs=1e-3)
+    assert pixel[1] == pytest.approx(50 - up * 0.5 * focal / 4, abs=1e-3)
+    assert depth == pytest.approx(4.0)
+
+
+def test_nearer_means_the_front_at_azimuth_zero():
+    cameras = orbit_cameras([0.0], 0.0, 4.0, 0.6, 100)
+    assert project(cameras, (0, 0, 1))[1] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("elevation", [-90.0, 90.0])
+def test_straight_up_and_down_stay_rotations(elevation):
+    rotation = orbit_cameras([0.0], elevation, 3.0, 0.6, 64).viewmats[0, :3, :3]
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), atol=1e-5, rtol=0)
+    assert torch.linalg.det(rotation) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_look_at_puts_the_target_in_the_middle():
+    g = torch.Generator().manual_seed(0)
+    eye, target = torch.randn(5, 3, generator=g) * 4, torch.randn(5, 3, generator=g)
+    viewmats = look_at(eye, target, torch.tensor([0.0, 1, 0]).expand(5, 3))
+    local = (viewmats[:, :3, :3] @ target[..., None])[..., 0] + viewmats[:, :3, 3]
+    torch.testing.assert_close(local[:, :2], torch.zeros(5, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(local[:, 2], (eye - target).norm(dim=1))
+
+
+def test_turntable_is_the_evaluation_protocol():
+    cameras = turntable()
+    assert len(cameras) == 120
+    assert cameras.elevation.unique().tolist() == [0.0]
+    assert cameras.fov[0] == pytest.approx(0.55)
+    step = wrap_degrees(cameras.azimuth[1:] - cameras.azimuth[:-1])
+    torch.testing.assert_close(step, torch.full((119,), 3.0), atol=1e-4, rtol=0)
+    eye = -(cameras.viewmats[:, :3, :3].transpose(1, 2) @ cameras.viewmats[:, :3, 3:])[..., 0]
+    torch.testing.assert_close(eye.norm(dim=1), torch.full((120,), 3.5))
+
+
+def test_wrap_degrees():
+    assert wrap_degrees(torch.tensor([180.0, -180.0, 190.0, 540.0, 0.0])).tolist() == [180, 180, -170, 180, 0]
+
+
+def test_published_ranges_progress_every_500_steps():
+    config = OrbitConfig()
+    assert config.ranges(0) == ((5.2, 5.5), (0.32, 0.60))
+    (low, high), (fov_low, fov_high) = config.ranges(500)
+    assert (low, high) == pytest.approx((5.2 * 0.95, 5.5 * 0.95))
+    assert (fov_low, fov_high) == pytest.approx((0.24, 0.60))
+    assert config.ranges(100_000) == ((3.5, 5.0), (0.16, 0.60))
+
+
+def test_samples_stay_in_range_and_repeat():
+    config = OrbitConfig(center_jitter=0.0, target_jitter=0.0, up_jitter=0.0)
+    cameras = sample_orbit(config, 400, 64, 0, torch.Generator().manual_seed(1))
+    again = sample_orbit(config, 400, 64, 0, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(cameras.viewmats, again.viewmats, atol=0, rtol=0)
+    assert -15 <= cameras.elevation.min() < -10
+    assert 40 < cameras.elevation.max() <= 45
+    assert cameras.azimuth.min() < -150
+    assert cameras.azimuth.max() > 150
+    eye = -(cameras.viewmats[:, :3, :3].transpose(1, 2) @ cameras.viewmats[:, :3, 3:])[..., 0]
+    assert 5.2 - 1e-4 <= eye.norm(dim=1).min() <= eye.norm(dim=1).max() <= 5.5 + 1e-4
+    # The recorded angles are those of the matrices.
+    azimuth = torch.rad2deg(torch.atan2(eye[:, 0], eye[:, 2]))
+    torch.testing.assert_close(wrap_degrees(azimuth - cameras.azimuth), torch.zeros(400), atol=1e-2, rtol=0)
+
+
+def test_concentration_gathers_views_at_the_front():
+    def mean_azimuth(g):
+        config = OrbitConfig(concentration=g)
+        return sample_orbit(config, 2000, 64, 0, torch.Generator().manual_seed(0)).azimuth.abs().mean()
+
+    assert mean_azimuth(1.0) == pytest.approx(90, abs=4)
+    assert mean_azimuth(1.8) == pytest.approx(180 / 2.8, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("field", "kwargs"),
+    [
+        ("cameras.radius", {"radius": (2.0, 1.0)}),
+        ("cameras.radius", {"radius": (0.0, 1.0)}),
+        ("cameras.fov", {"fov": (0.1, 3.2)}),
+        ("cameras.elevation", {"elevation": (-100.0, 0.0)}),
+        ("cameras.concentration", {"concentration": 0.0}),
+    ],
+)
+def test_bad_ranges_name_the_field(field, kwargs):
+    with pytest.raises(InputError) as error:
+        OrbitConfig(**kwargs)
+    assert error.value.field == field

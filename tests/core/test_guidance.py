@@ -1,0 +1,181 @@
+"""TSM against a literal transcription in DDIM notation, and how often the network is called."""
+
+import itertools
+
+import pytest
+import torch
+
+from dreamer_core.diffusion.moves import invert, nearest_timestep, offset_noise, scaled_linear_sigmas
+from dreamer_core.diffusion.predictor import Conditioning
+from dreamer_core.guidance import GuidanceConditioning, Timesteps, ism, sds, tsm
+
+SIGMAS = scaled_linear_sigmas()
+ALPHAS = 1 / (1 + SIGMAS**2)
+
+
+class SmoothTeacher:
+    """A smooth nonlinear predictor in float64 that depends on x, sigma and the condition; counts its calls."""
+
+    def __init__(self):
+        self.sigmas = SIGMAS
+        self.calls = []
+        g = torch.Generator().manual_seed(3)
+        self.mix = torch.randn(4, 4, generator=g, dtype=torch.float64) / 2
+
+    def eps(self, x, sigma, cond):
+        self.calls.append((len(x), tuple(sigma.tolist())))
+        s = sigma[:, None, None, None]
+        mixed = torch.einsum("oc,bchw->bohw", self.mix, x / (1 + s * s).sqrt())
+        return torch.tanh(mixed + cond.pooled[:, :1, None, None]) + 0.1 * torch.sin(s)
+
+    def encode(self, images):
+        raise AssertionError("guidance never encodes")
+
+
+def conditioning(batch=2):
+    def one(value):
+        tokens = torch.zeros(batch, 1, 1, dtype=torch.float64)
+        return Conditioning(tokens, torch.full((batch, 1), value, dtype=torch.float64))
+
+    return GuidanceConditioning(one(0.7), one(-0.4), one(0.1))
+
+
+def latents(batch=2):
+    g = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(batch, 4, 6, 6, generator=g, dtype=torch.float64),
+        torch.randn(batch, 4, 6, 6, generator=g, dtype=torch.float64),
+    )
+
+
+def ddim_transcription(teacher, z, noise, t, s, gamma, cfg, cond, stride=200):
+    """The paper's algorithm in variance-preserving form: sqrt(a) z + sqrt(1 - a) n, DDIM steps between timesteps."""
+
+    def eps(x_vp, at, c):
+        a = ALPHAS[at]
+        return teacher.eps(x_vp / a.sqrt(), torch.full((len(x_vp),), float(SIGMAS[at]), dtype=torch.float64), c)
+
+    def ddim(x_vp, e, start, end):
+        x0 = (x_vp - (1 - ALPHAS[start]).sqrt() * e) / ALPHAS[start].sqrt()
+        return ALPHAS[end].sqrt() * x0 + (1 - ALPHAS[end]).sqrt() * e
+
+    x = ALPHAS[0].sqrt() * z + (1 - ALPHAS[0]).sqrt() * noise
+    times = [*range(0, s, stride), s] if s > 0 else [0]
+    for start, end in itertools.pairwise(times):
+        x = ddim(x, eps(x, start, cond.inversion), start, end)
+    e_s = eps(x, s, cond.inversion)
+    mu = s + round(gamma * (t - s))
+    e_mu = eps(ddim(x, e_s, s, mu), mu, cond.inversion)
+    x_t = ddim(x, e_s, s, t)
+    negative, positive = eps(x_t, t, cond.negative), eps(x_t, t, cond.positive)
+    e_cfg = negative + cfg * (positive - negative)
+    return ((1 - ALPHAS[t]) / ALPHAS[t]).sqrt() * (e_cfg - e_mu)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.954, 1.0])
+@pytest.mark.parametrize(("t", "s"), [(980, 880), (500, 420), (310, 210), (90, 0), (21, 0), (281, 200), (282, 201)])
+def test_tsm_equals_the_transcription(t, s, gamma):
+    z, noise = latents()
+    cond = conditioning()
+    expected = ddim_transcription(SmoothTeacher(), z, noise, t, s, gamma, 7.5, cond)
+    got = tsm(SmoothTeacher(), z, noise, Timesteps(t=t, s=s), cond, cfg=7.5, gamma=gamma)
+    torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_gamma_zero_is_ism_bit_for_bit():
+    z, noise = latents()
+    a = tsm(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.0)
+    b = ism(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning())
+    assert torch.equal(a.gradient, b.gradient)
+    c = tsm(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.3)
+    assert not torch.allclose(a.gradient, c.gradient)
+
+
+def test_ism_is_the_published_difference():
+    z, noise = latents()
+    cond = conditioning()
+    got = ism(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), cond, cfg=7.5)
+    expected = ddim_transcription(SmoothTeacher(), z, noise, 500, 420, 0.0, 7.5, cond)
+    torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("s", "inversions"), [(0, 0), (1, 1), (200, 1), (201, 2), (420, 3), (880, 5)])
+def test_evaluations_per_step(s, inversions):
+    """ceil(s / 200) inversion calls, one evaluation of e_s, one batched call for the remaining three."""
+    teacher = SmoothTeacher()
+    z, noise = latents(batch=2)
+    t = s + 80
+    result = tsm(teacher, z, noise, Timesteps(t=t, s=s), conditioning(2), gamma=0.3)
+    batches = [n for n, _ in teacher.calls]
+    assert batches == [2] * inversions + [2] + [6]
+    assert result.calls == len(batches) == inversions + 2
+    assert result.samples == inversions + 4
+    mu = s + round(0.3 * 80)
+    last = [float(SIGMAS[t])] * 4 + [float(SIGMAS[mu])] * 2
+    assert list(teacher.calls[-1][1]) == pytest.approx(last)
+    # Every evaluation happens at a noise level of its own: nothing is computed twice.
+    levels = [levels[0] for _, levels in teacher.calls[:-1]]
+    assert len(set(levels)) == len(levels)
+
+
+def test_ism_needs_one_evaluation_less():
+    teacher = SmoothTeacher()
+    z, noise = latents(2)
+    result = ism(teacher, z, noise, Timesteps(t=500, s=420), conditioning(2))
+    assert [n for n, _ in teacher.calls] == [2, 2, 2, 2, 4]
+    assert result.samples == 3 + 3
+
+
+@pytest.mark.parametrize("stride", [50, 200, 1000])
+def test_stride_sets_the_number_of_inversion_calls(stride):
+    z, noise = latents(1)
+    _, calls = invert(SmoothTeacher(), z, 420, conditioning(1).inversion, noise, stride)
+    assert calls == -(-420 // stride)
+
+
+def test_sds_is_dreamfusion():
+    teacher, (z, noise), cond = SmoothTeacher(), latents(), conditioning()
+    got = sds(teacher, z, noise, Timesteps(t=400, s=0), cond, cfg=100.0)
+    a = ALPHAS[400]
+    x_vp = a.sqrt() * z + (1 - a).sqrt() * noise
+    sigma = torch.full((2,), float(SIGMAS[400]), dtype=torch.float64)
+    negative = teacher.eps(x_vp / a.sqrt(), sigma, cond.negative)
+    positive = teacher.eps(x_vp / a.sqrt(), sigma, cond.positive)
+    expected = SIGMAS[400] * (negative + 100 * (positive - negative) - noise)
+    torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-8)
+    assert got.samples == 2
+    assert teacher.calls[0][0] == 4
+
+
+def test_one_shared_path_cancels_a_constant_error():
+    """A bias that the network adds everywhere leaves both paths alike, so TSM's difference does not see it."""
+
+    class Biased(SmoothTeacher):
+        def eps(self, x, sigma, cond):
+            return torch.full_like(x, 0.37)
+
+    z, noise = latents()
+    result = tsm(Biased(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.3)
+    assert result.gradient.abs().max() == 0
+
+
+def test_offset_noise_has_a_shared_part_per_channel():
+    noise = offset_noise(torch.Size([64, 4, 16, 16]), 0.1, torch.Generator().manual_seed(0))
+    assert noise.mean(dim=(2, 3)).std() == pytest.approx((0.1**2 + 1 / 256) ** 0.5, rel=0.15)
+    plain = offset_noise(torch.Size([64, 4, 16, 16]), 0.0, torch.Generator().manual_seed(0))
+    assert plain.mean(dim=(2, 3)).std() == pytest.approx(1 / 16, rel=0.15)
+
+
+def test_nearest_timestep_inverts_the_table():
+    times = torch.tensor([0, 1, 21, 500, 999])
+    assert torch.equal(nearest_timestep(SIGMAS[times], SIGMAS), times)
+
+
+def test_conditioning_of_several_chunks_can_be_joined():
+    short = Conditioning(torch.randn(1, 77, 8), torch.randn(1, 4))
+    long = Conditioning(torch.randn(2, 154, 8), torch.randn(2, 4))
+    both = Conditioning.cat([short, long])
+    assert both.tokens.shape == (3, 154, 8)
+    torch.testing.assert_close(both.tokens[0], torch.cat([short.tokens[0]] * 2))
+    with pytest.raises(ValueError, match="one sample"):
+        long.expand(3)

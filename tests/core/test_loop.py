@@ -1,0 +1,339 @@
+"""The loop on a teacher known in closed form: convergence, repeatability, resuming, density control, failures."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from analytic import AnalyticTeacher, CameraPrompts, psnr, two_colour_object
+
+from dreamer_core.cameras import orbit_cameras
+from dreamer_core.errors import DivergenceError, InputError
+from dreamer_core.initializers import initial_shape
+from dreamer_core.optimize import (
+    PRESETS,
+    BackgroundConfig,
+    DensityConfig,
+    LearningRates,
+    OptimizationState,
+    OptimizeConfig,
+    load_state,
+    optimize,
+    save_state,
+)
+from dreamer_core.optimize.density import scaled_threshold
+from dreamer_core.optimize.loop import sample_backgrounds, sample_timesteps
+from dreamer_core.rendering import render
+
+RESOLUTION = 64
+UNSEEN = orbit_cameras([22.5 + 45 * i for i in range(8)], 20.0, 3.6, 0.65, RESOLUTION)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return two_colour_object()
+
+
+@pytest.fixture(scope="module")
+def teacher(scene):
+    return AnalyticTeacher(scene, RESOLUTION)
+
+
+def config(method="tsm", steps=60, **changes):
+    starter = PRESETS["starter"]
+    guidance = replace(starter.guidance, method=method, warmup_steps=20, offset_noise=0.0, gamma=0.3)
+    base = {
+        "steps": steps,
+        "schedule_steps": 60,
+        "resolution": RESOLUTION,
+        "background": BackgroundConfig(white=1.0, black=0.0),
+        "guidance": guidance,
+    }
+    return replace(starter, **{**base, **changes})
+
+
+def fresh(cfg, count=1500):
+    return OptimizationState.create(
+        initial_shape("sphere", count, torch.Generator().manual_seed(0)), cfg.learning_rates
+    )
+
+
+def unseen(gaussians):
+    with torch.no_grad():
+        return render(gaussians, UNSEEN, backgrounds=torch.ones(8, 3)).colors
+
+
+@pytest.mark.parametrize("method", ["tsm", "ism", "sds"])
+def test_a_sphere_becomes_the_object(method, scene, teacher):
+    cfg = config(method)
+    state = fresh(cfg)
+    target = unseen(scene)
+    before = psnr(unseen(state.gaussians), target)
+    reports = list(optimize(state, teacher, CameraPrompts(), cfg))
+    after = psnr(unseen(state.gaussians), target)
+    print(f"{method}: {before:.2f} -> {after:.2f} dB")
+    assert before < 14
+    assert after > 25
+    assert [r.step for r in reports] == list(range(60))
+
+
+def run(cfg, teacher, steps=8, seed=0, state=None):
+    cfg = replace(cfg, steps=steps, seed=seed)
+    state = state or fresh(cfg, 300)
+    reports = list(optimize(state, teacher, CameraPrompts(), cfg))
+    return state, reports
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for (_, x), (_, y) in zip(a.gaussians.tensors(), b.gaussians.tensors()))
+
+
+EVERYTHING = {
+    "depth_share": 0.4,
+    "scale_noise": 0.112,
+    "background": BackgroundConfig(),
+    "density": DensityConfig(start=2, stop=40, every=3, grow_gradient=1e-2, reset_every=5, split_scale=0.06),
+}
+
+
+def everything(**changes):
+    official = PRESETS["official"]
+    cfg = config(**{**EVERYTHING, "regularizers": official.regularizers, **changes})
+    return replace(cfg, guidance=replace(cfg.guidance, flip=0.5, offset_noise=0.1))
+
+
+def test_same_seed_repeats_another_does_not(teacher):
+    a, _ = run(everything(), teacher)
+    torch.rand(17)  # the global generator plays no part
+    b, _ = run(everything(), teacher)
+    c, _ = run(everything(), teacher, seed=1)
+    assert same(a, b)
+    assert not same(a, c)
+
+
+def test_resumed_and_extended_equal_uninterrupted(tmp_path, teacher):
+    cfg = everything()
+    whole, _ = run(cfg, teacher, steps=12)
+    part, _ = run(cfg, teacher, steps=7)
+    save_state(part, tmp_path / "state.safetensors", {"fingerprint": "x"})
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
+    restored = load_state(tmp_path / "state.safetensors", cfg.learning_rates)
+    assert restored.step == 7
+    resumed, reports = run(cfg, teacher, steps=12, state=restored)
+    assert [r.step for r in reports] == [7, 8, 9, 10, 11]
+    assert len(resumed.params["means"]) != 300  # density control took part
+    assert same(whole, resumed)
+
+
+def test_state_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="expected a saved run"):
+        load_state(tmp_path / "x", LearningRates())
+
+
+def test_encoding_twice_gives_the_same_gradient(teacher):
+    cfg = everything(density=DensityConfig(enabled=False))
+    a, ra = run(cfg, teacher, steps=4)
+    b, rb = run(replace(cfg, recompute_encoder=True), teacher, steps=4)
+    for (name, x), (_, y) in zip(a.gaussians.tensors(), b.gaussians.tensors()):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4, msg=name)
+    assert ra[0].gradient_norm == pytest.approx(rb[0].gradient_norm, rel=1e-4)
+
+
+def test_reports_tell_what_happened(teacher):
+    cfg = everything(density=DensityConfig(enabled=False))
+    _, reports = run(cfg, teacher, steps=10)
+    assert any(r.depth for r in reports)
+    assert not all(r.depth for r in reports)
+    for r in reports:
+        assert set(r.seconds) == {"render", "encode", "guidance", "backward", "update"}
+        assert 0 <= r.clipped <= 1
+        assert r.gradient_norm > 0
+        assert r.s == max(r.t - (80 + int(cfg.guidance.warmup(r.step) * 20)), 0)
+        assert r.network_evaluations == 4 + -(-r.s // 200)
+        assert r.network_calls == 2 + -(-r.s // 200)
+        assert r.nonfinite == 0
+
+
+def test_clipping_limits_what_reaches_the_gaussians(teacher):
+    free = config(clip=replace(PRESETS["starter"].clip, mode="off"))
+    tight = config(clip=replace(PRESETS["starter"].clip, threshold=1e-4))
+    _, (a, *_) = run(free, teacher, steps=1)
+    _, (b, *_) = run(tight, teacher, steps=1)
+    assert a.clipped == 0
+    assert b.clipped > 0.3
+    assert a.image_gradient_norm == pytest.approx(b.image_gradient_norm, rel=1e-4)
+
+
+def test_timesteps_widen_during_warm_up():
+    guidance = PRESETS["official"].guidance
+    early = [sample_timesteps(guidance, 0, torch.Generator().manual_seed(i)) for i in range(500)]
+    late = [sample_timesteps(guidance, 750, torch.Generator().manual_seed(i)) for i in range(500)]
+    assert 900 < max(x.t for x in early) <= 980
+    assert 450 < max(x.t for x in late) <= 500
+    assert min(x.t for x in early + late) >= 21
+    assert {x.t - x.s for x in early if x.s} == {100}
+    assert {x.t - x.s for x in late if x.s} == {80}
+
+
+def test_background_mix():
+    colors = sample_backgrounds(BackgroundConfig(), 6000, torch.Generator().manual_seed(0))
+    white, black = (colors == 1).all(dim=1).float().mean(), (colors == 0).all(dim=1).float().mean()
+    assert white == pytest.approx(0.34, abs=0.02)
+    assert black == pytest.approx(0.33, abs=0.02)
+    assert colors[(colors > 0).all(dim=1) & (colors < 1).all(dim=1)].mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_learning_rates_are_log_linear_and_hold_at_the_end():
+    rates = LearningRates()
+    assert rates.at("means", 0, 2500) == pytest.approx(5.6e-4)
+    assert rates.at("means", 1250, 2500) == pytest.approx(5.6e-5)
+    assert rates.at("means", 9999, 2500) == pytest.approx(5.6e-6)
+
+
+# Density control (gsplat's DefaultStrategy).
+
+
+def grow(teacher, steps=26, **changes):
+    settings = {"start": 5, "stop": 100, "every": 5, "grow_gradient": 5.0, "reset_every": 0, "split_scale": 0.06}
+    cfg = config(density=DensityConfig(**{**settings, **changes}))
+    return run(cfg, teacher, steps=steps)
+
+
+def test_gaussians_are_cloned_and_split(teacher):
+    state, reports = grow(teacher)
+    counts = [r.gaussians for r in reports]
+    assert counts[9] == 300  # gsplat refines strictly after `start`: first at step 10
+    assert counts[-1] > 320
+    for name, optimizer in state.optimizers.items():
+        (parameter,) = optimizer.param_groups[0]["params"]
+        assert parameter is state.params[name]
+        assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+def test_splitting_makes_smaller_gaussians_and_cloning_keeps_them(teacher):
+    split, _ = grow(teacher, steps=11, split_scale=1e-6)
+    clone, _ = grow(teacher, steps=11, split_scale=1e6)
+    assert len(split.params["means"]) > 300
+    assert len(clone.params["means"]) > 300
+    assert split.gaussians.scales.min() < 0.75 * clone.gaussians.scales.min()
+
+
+def test_the_cap_is_never_exceeded(teacher):
+    _, reports = grow(teacher, grow_gradient=1e-3, max_gaussians=350)
+    assert max(r.gaussians for r in reports) == 350
+
+
+def test_transparent_gaussians_are_pruned(teacher):
+    cfg = config(density=DensityConfig(start=2, stop=100, every=4, grow_gradient=1e9, prune_opacity=0.1))
+    state, reports = run(cfg, teacher, steps=12)
+    assert reports[-1].gaussians < 300
+    assert len(state.params["opacities"]) == reports[-1].gaussians
+
+
+def test_opacities_are_reset_although_gsplat_forgets(teacher):
+    cfg = config(density=DensityConfig(start=1000, stop=2000, reset_every=6, prune_opacity=0.005))
+    state, _ = run(cfg, teacher, steps=7)
+    assert state.gaussians.opacities.max() <= 0.0101
+    state, _ = run(cfg, teacher, steps=6)
+    assert state.gaussians.opacities.max() > 0.05
+
+
+def test_removing_everything_stops_with_the_reason(teacher):
+    cfg = config(density=DensityConfig(start=0, stop=100, every=2, grow_gradient=1e9, prune_opacity=0.9))
+    with pytest.raises(DivergenceError, match="removed every Gaussian"):
+        run(cfg, teacher, steps=12)
+
+
+def test_threshold_follows_the_square_of_the_resolution():
+    density = DensityConfig()
+    assert scaled_threshold(density, 1024) == pytest.approx(7.5e-4)
+    assert scaled_threshold(density, 512) == pytest.approx(7.5e-4 / 4)
+
+
+# Failures.
+
+
+class Broken(AnalyticTeacher):
+    """NaN in some elements of the prediction, in every step or only in some."""
+
+    bad_calls: frozenset[int] | None = None
+
+    def eps(self, x, sigma, cond):
+        out = super().eps(x, sigma, cond)
+        if self.bad_calls is None or len(self.calls) in self.bad_calls:
+            out[:, 0, 0, 0] = float("nan")
+        return out
+
+
+def test_ten_bad_steps_in_a_row_stop_the_run(scene):
+    teacher = Broken(scene, RESOLUTION)
+    cfg = config(steps=50)
+    state = fresh(cfg, 300)
+    run_of_steps = optimize(state, teacher, CameraPrompts(), cfg)
+    assert all(next(run_of_steps).nonfinite > 0 for _ in range(10))
+    with pytest.raises(DivergenceError, match=r"10 steps in a row had NaN or inf .* run the VAE in float32"):
+        next(run_of_steps)
+    assert state.gaussians.check_finite() is None
+
+
+def test_a_single_bad_step_is_counted_and_survived(scene):
+    teacher = Broken(scene, RESOLUTION)
+    teacher.bad_calls = frozenset({1, 2, 3})
+    state, reports = run(config(), teacher, steps=8)
+    assert reports[0].nonfinite > 0
+    assert reports[-1].nonfinite == 0
+    assert state.bad_steps == 0
+    assert state.gaussians.check_finite() is None
+
+
+@pytest.mark.parametrize(
+    ("field", "kwargs"),
+    [
+        ("resolution", {"resolution": 1000}),
+        ("resolution", {"resolution": 0}),
+        ("steps", {"steps": 0}),
+        ("views", {"views": 0}),
+        ("depth_share", {"depth_share": 1.5}),
+        ("scale_noise", {"scale_noise": -0.1}),
+    ],
+)
+def test_bad_configuration_names_the_field(field, kwargs):
+    with pytest.raises(InputError) as error:
+        OptimizeConfig(**kwargs)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "kwargs"),
+    [
+        ("gamma", {"gamma": 1.2}),
+        ("t_range", {"t_range": (500, 20)}),
+        ("method", {"method": "x"}),
+        ("flip", {"flip": 2.0}),
+    ],
+)
+def test_bad_guidance_names_the_field(field, kwargs):
+    with pytest.raises(InputError) as error:
+        replace(PRESETS["official"].guidance, **kwargs)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize(("shape", "count"), [("cone", 100), ("sphere", 3)])
+def test_bad_initial_shape(shape, count):
+    with pytest.raises(InputError):
+        initial_shape(shape, count, torch.Generator())
+
+
+def test_initial_shapes_fill_their_volume():
+    g = lambda: torch.Generator().manual_seed(0)
+    sphere, box = initial_shape("sphere", 4000, g(), size=0.5), initial_shape("box", 4000, g(), size=0.5)
+    radius = sphere.means.norm(dim=1)
+    assert radius.max() <= 0.5
+    assert radius.mean() == pytest.approx(0.375, abs=0.01)  # 3/4 of the radius
+    assert box.means.abs().max() <= 0.5
+    assert box.means.var(dim=0).tolist() == pytest.approx([1 / 12] * 3, rel=0.05)
+    torch.testing.assert_close(sphere.opacities, torch.full((4000,), 0.1))
+    torch.testing.assert_close(sphere.rgb, torch.full((4000, 3), 0.5))
+    # 3DGS's initial scale: root mean square distance to the three nearest neighbours, here by brute force.
+    distance = torch.cdist(sphere.means, sphere.means).fill_diagonal_(9).topk(3, dim=1, largest=False).values
+    torch.testing.assert_close(sphere.scales[:, 0], distance.square().mean(dim=1).sqrt(), rtol=1e-3, atol=1e-4)

@@ -1,0 +1,32 @@
+"""Total variation and the disparity of depth steps."""
+
+import math
+
+import pytest
+import torch
+
+from dreamer_core.optimize.regularizers import normalized_disparity, total_variation
+
+
+def test_total_variation_of_a_ramp():
+    image = torch.arange(5.0)[None, None, :, None].expand(1, 4, 5, 3)
+    assert total_variation(image) == pytest.approx(1.0)
+    assert total_variation(torch.full((1, 4, 5, 3), 0.3)) == 0
+
+
+def test_disparity_is_the_published_formula():
+    fov = torch.tensor([0.6])
+    depth = torch.tensor([2.0, 4.0, 0.0])
+    alpha = torch.tensor([1.0, 1.0, 0.0])
+    got = normalized_disparity((depth * alpha).view(1, 1, 3, 1), alpha.view(1, 1, 3, 1), fov).flatten()
+    f = 1 / (2 * math.tan(0.3))
+    raw = [f / (2 + 1e-5), f / (4 + 1e-5), f / (10 + 1e-5)]
+    # The background lies below the minimum over solid pixels and is clamped to 0.
+    expected = [(v - raw[1]) / (raw[0] - raw[1]) for v in raw]
+    assert got.tolist() == pytest.approx([expected[0], expected[1], 0.0], abs=1e-5)
+
+
+def test_an_empty_view_has_no_nan():
+    got = normalized_disparity(torch.zeros(2, 4, 4, 1), torch.zeros(2, 4, 4, 1), torch.tensor([0.5, 0.6]))
+    assert torch.isfinite(got).all()
+    assert got.abs().max() == 0

@@ -1,0 +1,201 @@
+"""An SDXL of diffusers' classes as noise predictor, encoder and text encoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .moves import nearest_timestep
+from .noise_schedule import NoiseSchedule, eps_from_output, network_input
+from .predictor import Conditioning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TextTower:
+    """One of SDXL's two text encoders with its tokenizer."""
+
+    tokenizer: Any
+    model: Any
+
+    def warn_of_truncation(self, prompts: Sequence[str]) -> None:
+        """Log which part of each prompt exceeds the encoder's 75 tokens."""
+        length = int(self.model.config.max_position_embeddings)
+        for prompt in dict.fromkeys(prompts):
+            ids = self.tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+            if len(ids) > length:
+                lost = self.tokenizer.decode(ids[length - 1 : -1])
+                log.warning("The prompt is longer than %d tokens; this part is ignored: %r", length - 2, lost)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids [B, 77]; a prompt that does not fit is cut."""
+        length = int(self.model.config.max_position_embeddings)
+        padded = self.tokenizer(
+            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return padded["input_ids"]
+
+
+@contextmanager
+def normal_tensors(grad: bool) -> Iterator[None]:
+    """Results are ordinary tensors even in a caller's inference mode (inference_mode(False) alone grants grad)."""
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        yield
+
+
+def checkpoint_blocks(encoder: nn.Module) -> None:
+    """Recompute every residual and attention block of a VAE encoder in the backward pass instead of keeping it."""
+    from torch.utils.checkpoint import checkpoint
+
+    for module in encoder.modules():
+        if type(module).__name__ in ("ResnetBlock2D", "Attention", "AutoencoderTinyBlock"):
+            plain = module.forward
+            module.forward = partial(checkpoint, plain, use_reentrant=False)
+
+
+class DiffusersSDXL:
+    """NoisePredictor and TextEncoder over diffusers' SDXL (Podell et al., 2307.01952).
+
+    Size conditioning is original = target = render size and crop (0, 0). The UNet runs in its own precision, everything
+    outside it in float32. `max_batch` splits larger batches; out of GPU memory, a batch is halved and tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        vae: Any,
+        towers: Sequence[TextTower],
+        schedule: NoiseSchedule,
+        source: dict[str, Any],
+        max_batch: int | None = None,
+    ) -> None:
+        self._unet = unet
+        self._vae = vae
+        self._towers = list(towers)
+        self._schedule = schedule
+        self._source = source
+        self.max_batch = max_batch
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._scale = float(vae.config.scaling_factor)
+        self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
+
+    @property
+    def sigmas(self) -> Tensor:  # [T] ascending, float64 on the CPU
+        return self._schedule.sigmas
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet and the VAE are."""
+        return next(self._unet.parameters()).device
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self._unet.config.in_channels)
+
+    def describe(self) -> dict[str, Any]:
+        """What `run.json` should say about the model: sources with content keys, parameterisation, precisions."""
+        return {
+            **self._source,
+            "prediction": self._schedule.prediction,
+            "zero_terminal_snr": self._schedule.zero_terminal_snr,
+            "unet_dtype": str(self._unet.dtype).removeprefix("torch."),
+            "vae_dtype": str(self._vae.dtype).removeprefix("torch."),
+            "vae_class": type(self._vae).__name__,
+            "scaling_factor": self._scale,
+            "unet_parameters": sum(p.numel() for p in self._unet.parameters()),
+        }
+
+    # -- noise ---------------------------------------------------------------------------------------------------
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """Predicted noise [B, 4, h, w], float32, of VE latents `x` [B, 4, h, w] at `sigma` [B]; makes no graph."""
+        if not len(x) == len(sigma) == len(cond):
+            raise ValueError(f"eps needs equal batches, but got {len(x)}, {len(sigma)} and {len(cond)}")
+        with normal_tensors(grad=False):
+            step = self.max_batch or len(x)
+            parts: list[Tensor] = []
+            start = 0
+            while start < len(x):
+                part = slice(start, start + step)
+                try:
+                    parts.append(self._eps(x[part], sigma[part], cond[part]))
+                except torch.cuda.OutOfMemoryError:
+                    if step == 1:
+                        raise
+                    step = self.max_batch = max(1, min(step, len(x)) // 2)
+                    log.warning("Out of GPU memory: the UNet now takes %d sample(s) at a time", step)
+                    continue
+                start += step
+            return torch.cat(parts)
+
+    def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        device, dtype = self.device, self._unet.dtype
+        x = x.to(device, torch.float32)
+        level = sigma.to(device, torch.float32)[:, None, None, None]
+        height, width = (n * self.factor for n in x.shape[-2:])
+        size = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), 6)
+        output = self._unet(
+            network_input(x, level).to(dtype),
+            nearest_timestep(sigma.to(device), self.sigmas),
+            encoder_hidden_states=cond.tokens.to(device, dtype),
+            added_cond_kwargs={"text_embeds": cond.pooled.to(device, dtype), "time_ids": size.to(dtype)},
+            return_dict=False,
+        )[0]
+        return eps_from_output(output.float(), x, level, self._schedule.prediction)
+
+    # -- images --------------------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [B, 4, H/8, W/8], float32, of display images [B, H, W, 3] in [0, 1]; differentiable.
+
+        The mean of the VAE's posterior, as in the published method, times its scaling factor.
+        """
+        with normal_tensors(grad=torch.is_grad_enabled()):
+            signed = images.to(self.device, self._vae.dtype).permute(0, 3, 1, 2) * 2.0 - 1.0
+            encoded = self._vae.encode(signed)
+            latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+            return (latents.float() - self._shift) * self._scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Display images [B, H, W, 3] in [0, 1] of latents [B, 4, h, w], for previews; needs `keep_decoder`."""
+        if self._vae.decoder is None:
+            raise RuntimeError("this SDXL was loaded without its decoder; load it with keep_decoder=True")
+        with normal_tensors(grad=False):
+            plain = latents.to(self.device, self._vae.dtype) / self._scale + self._shift
+            images = self._vae.decode(plain, return_dict=False)[0].float()
+            return (images / 2.0 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of each prompt, float32: both encoders' penultimate states, and the second's projection.
+
+        The empty prompt is encoded like any other, not replaced by zeros.
+        """
+        if not self._towers:
+            raise RuntimeError("the text encoders have been released")
+        if isinstance(prompts, str):
+            raise TypeError("encode_text takes a sequence of prompts, but got one string")
+        self._towers[0].warn_of_truncation(prompts)
+        with normal_tensors(grad=False):
+            states: list[Tensor] = []
+            pooled = torch.empty(0)
+            for tower in self._towers:
+                ids = tower.tokenize(prompts).to(self.device)
+                output = tower.model(ids, output_hidden_states=True)
+                states.append(output.hidden_states[-2].float())
+                pooled = output[0].float()
+            return Conditioning(torch.cat(states, dim=-1), pooled)
+
+    def release_text_encoders(self) -> None:
+        """Free the text encoders' memory; `encode_text` cannot be called after this."""
+        self._towers.clear()

@@ -1,4 +1,4 @@
-"""Rendering of Gaussians, differentiable: gsplat on CUDA, a portable numba renderer, a plain torch reference."""
+"""Differentiable rendering of Gaussians: gsplat on CUDA, numba kernels anywhere, plain torch as the reference."""
 
 from .backends import available_backends, resolve_backend
 from .facade import rasterize, render

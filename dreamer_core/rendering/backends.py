@@ -27,16 +27,19 @@ def _numba_reason() -> str:
     return unusable_reason()
 
 
-def _gsplat_reason(device: torch.device) -> str:
+def _gsplat_reason(device: torch.device, *, load: bool) -> str:
     from .gsplat_backend import unusable_reason
 
-    return unusable_reason(device)
+    return unusable_reason(device, load=load)
 
 
 def available_backends(device: torch.device | str) -> dict[str, str]:
-    """Renderers by name for tensors on `device`: an empty string where usable, else the reason why not."""
+    """Renderers by name for tensors on `device`: an empty string where usable, else the reason why not.
+
+    gsplat is neither imported nor built to find out; `resolve_backend` does that.
+    """
     device = torch.device(device)
-    return {"gsplat": _gsplat_reason(device), "numba": _numba_reason(), "torch": ""}
+    return {"gsplat": _gsplat_reason(device, load=False), "numba": _numba_reason(), "torch": ""}
 
 
 @cache
@@ -45,9 +48,9 @@ def _warn_once(message: str) -> None:
 
 
 def resolve_backend(name: str, device: torch.device | str) -> str:
-    """The renderer that `name` ("auto", "gsplat", "numba" or "torch") means for tensors on `device`.
+    """The renderer that `name` means for tensors on `device`: "auto", "gsplat", "numba" or "torch".
 
-    "auto" is gsplat on a CUDA device, else numba, else plain torch; it warns once where it has to settle for less.
+    "auto" is gsplat on a CUDA device, else numba, else plain torch; it warns once where it settles for less.
     Raises InputError where a renderer asked for by name cannot work.
     """
     device = torch.device(device)
@@ -56,13 +59,13 @@ def resolve_backend(name: str, device: torch.device | str) -> str:
     if name == "torch":
         return name
     if name != "auto":
-        reason = _gsplat_reason(device) if name == "gsplat" else _numba_reason()
+        reason = _gsplat_reason(device, load=True) if name == "gsplat" else _numba_reason()
         if reason:
             raise InputError("renderer", "one that works here", f"{name!r}: {reason}", _REMEDIES[name])
         return name
     reasons = []
     if device.type == "cuda":
-        reason = _gsplat_reason(device)
+        reason = _gsplat_reason(device, load=True)
         if not reason:
             return "gsplat"
         reasons.append(f"gsplat is not used: {reason}")

@@ -40,7 +40,7 @@ def _check_shapes(
     height: int,
 ) -> None:
     n, views = means.shape[0], viewmats.shape[0]
-    expected = {
+    expected: dict[str, tuple[Tensor, list[tuple[int, ...]]]] = {
         "means": (means, [(n, 3)]),
         "quats": (quats, [(n, 4)]),
         "scales": (scales, [(n, 3)]),
@@ -84,14 +84,15 @@ def rasterize(
     Args:
         backgrounds: colours behind the Gaussians; None is black.
         depth: also accumulate depth.
-        depth_gradient: False takes z for a constant in the depth channel; gradients through the blending weights stay.
+        depth_gradient: False takes z for a constant in the depth channel; gradients through the blending
+            weights stay.
         absgrad: after the backward pass set `info["means2d"].absgrad`, sums of absolute per-pixel gradients.
         near, far: depths drawn, world units.
         eps2d: added to the image-plane variances, square pixels.
         backend: see `resolve_backend`.
 
-    Raises InputError for an unusable `backend`, ValueError for wrong shapes. Gradients reach means, quats, scales,
-    opacities, colors and backgrounds, not the cameras.
+    Raises InputError for an unusable `backend`, ValueError for wrong shapes. Gradients reach means, quats,
+    scales, opacities, colors and backgrounds, not the cameras.
     """
     _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, width, height)
     module = _module(resolve_backend(backend, means.device))

@@ -1,7 +1,229 @@
-"""stub"""
+"""The CUDA renderer: gsplat 1.5 (Apache-2.0), imported only when it is going to be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from ..errors import InputError
+from . import torch_backend
+from .output import RenderOutput
+
+log = logging.getLogger(__name__)
+
+BUILD_NOTICE = (
+    "gsplat has no compiled CUDA code for this installation and is going to build it now, once. That takes minutes, "
+    "on slow machines hours. To avoid it choose the renderer 'numba' (--renderer numba), or install a gsplat wheel "
+    "built for this torch and CUDA version."
+)
+NO_EXTENSION = (
+    "gsplat's CUDA code is missing: there is no prebuilt extension and no CUDA toolkit (nvcc) to build it with"
+)
+_LOADING = threading.Lock()
+_INFO = ("radii", "means2d", "depths", "conics", "opacities")
 
 
-def unusable_reason(device: torch.device) -> str:
-    return "not written yet"
+def _package() -> Path | None:
+    """Folder of the installed gsplat, without importing it (newer versions compile on import)."""
+    try:
+        spec = importlib.util.find_spec("gsplat")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _built(package: Path) -> bool:
+    """Whether compiled code exists: inside the package, or in torch's folder of extensions built on first use."""
+    if any(package.glob("csrc*.so")) or any(package.glob("csrc*.pyd")):
+        return True
+    try:
+        from torch.utils.cpp_extension import _get_build_directory
+
+        folder = Path(_get_build_directory("gsplat_cuda", False))
+    except Exception:
+        return False
+    return any((folder / f"gsplat_cuda.{ending}").is_file() for ending in ("so", "pyd", "lib"))
+
+
+def _toolkit() -> bool:
+    try:
+        from torch.utils.cpp_extension import CUDA_HOME
+    except Exception:
+        CUDA_HOME = None
+    names = ("nvcc", "nvcc.exe")
+    return shutil.which("nvcc") is not None or (
+        CUDA_HOME is not None and any((Path(CUDA_HOME) / "bin" / name).is_file() for name in names)
+    )
+
+
+def _impediment(device: torch.device) -> str:
+    """What rules gsplat out before anything of it is imported, or an empty string."""
+    if device.type != "cuda":
+        return f"gsplat needs an NVIDIA GPU (CUDA), but the tensors are on {device.type!r}"
+    if getattr(torch.version, "hip", None):
+        return "gsplat has no build for AMD GPUs (ROCm)"
+    if not torch.cuda.is_available():
+        return "torch cannot use CUDA here"
+    package = _package()
+    if package is None:
+        return "gsplat is not installed"
+    if not _built(package) and not _toolkit():
+        return NO_EXTENSION
+    return ""
+
+
+def explain(error: BaseException) -> str:
+    """One line for what gsplat raises where its CUDA code is missing, unbuilt or unfit for the GPU."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    if "CameraModelType" in text:
+        return NO_EXTENSION
+    if "gsplat_cuda" in text:
+        return f"building gsplat's CUDA code failed, gsplat_cuda was not made ({text})"
+    if "no kernel image" in text:
+        return "the installed gsplat was built for other GPUs than this one"
+    return f"gsplat cannot be used ({type(error).__name__}: {text})"
+
+
+@cache
+def _loading_failure(device_index: int) -> str:
+    """Load (building if need be) and try gsplat on one GPU; an empty string, or why it does not work."""
+    device = torch.device("cuda", device_index)
+    package = _package()
+    if package is not None and not _built(package):
+        log.warning(BUILD_NOTICE)
+    try:
+        from gsplat.cuda._backend import _C
+
+        if _C is None:
+            return NO_EXTENSION
+        one = torch.ones(1, 3, device=device)
+        quats, opacities = torch.ones(1, 4, device=device), torch.ones(1, device=device)
+        eye = torch.eye(4, device=device)[None]
+        options: dict[str, Any] = {"depth": False, "depth_gradient": True, "absgrad": False}
+        _call(one, quats, one, opacities, one, eye, eye[:, :3, :3], 16, 16, None, 0.01, 1e10, 0.3, **options)
+        torch.cuda.synchronize(device)
+    except Exception as error:  # imports, compilers and drivers fail in many ways; all of them mean: another renderer
+        return explain(error)
+    return ""
+
+
+def unusable_reason(device: torch.device, *, load: bool = False) -> str:
+    """Why gsplat cannot render on `device`, or an empty string.
+
+    With `load` it is imported, built if that is needed (a message is logged first) and tried; without, only what can
+    be known without importing it is looked at.
+    """
+    reason = _impediment(device)
+    if reason or not load:
+        return reason
+    with _LOADING:
+        return _loading_failure(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _call(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    backgrounds: Tensor | None,
+    near: float,
+    far: float,
+    eps2d: float,
+    *,
+    depth: bool,
+    depth_gradient: bool,
+    absgrad: bool,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """`gsplat.rasterization` for all views at once; depth is the fourth channel of the result."""
+    from gsplat import rasterization
+
+    if depth and not depth_gradient:
+        # gsplat's own depth channel always passes gradients on, so constant depths go in as a colour.
+        z = torch.einsum("cj,nj->cn", viewmats[:, 2, :3], means.detach()) + viewmats[:, 2, 3, None]
+        colors = torch.cat([colors.expand(len(viewmats), -1, -1), z.detach()[..., None]], dim=-1)
+        if backgrounds is not None:
+            backgrounds = torch.cat([backgrounds, torch.zeros_like(backgrounds[:, :1])], dim=-1)
+    result: tuple[Tensor, Tensor, dict[str, Any]] = rasterization(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        width,
+        height,
+        near_plane=near,
+        far_plane=far,
+        eps2d=eps2d,
+        packed=False,
+        backgrounds=backgrounds,
+        render_mode="RGB+D" if depth and depth_gradient else "RGB",
+        absgrad=absgrad,
+    )
+    return result
+
+
+def rasterize(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [N, 3] or [C, N, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    width: int,
+    height: int,
+    *,
+    backgrounds: Tensor | None,  # [C, 3]
+    depth: bool,
+    depth_gradient: bool,
+    absgrad: bool,
+    near: float,
+    far: float,
+    eps2d: float,
+) -> RenderOutput:
+    """See `facade.rasterize`; computes in float32 and returns the type of `means`."""
+    options: dict[str, Any] = {"depth": depth, "depth_gradient": depth_gradient, "absgrad": absgrad}
+    if len(means) == 0:
+        # gsplat's kernels are not launched for nothing to draw.
+        return torch_backend.rasterize(
+            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+            backgrounds=backgrounds, near=near, far=far, eps2d=eps2d, **options,
+        )  # fmt: skip
+    means32, quats, scales, opacities, colors, viewmats, Ks = (
+        x.float().contiguous() for x in (means, quats, scales, opacities, colors, viewmats, Ks)
+    )
+    background = None if backgrounds is None else backgrounds.float().contiguous()
+    try:
+        image, alphas, meta = _call(
+            means32, quats, scales, opacities, colors, viewmats, Ks, width, height,
+            background, near, far, eps2d, **options,
+        )  # fmt: skip
+    except (AttributeError, ImportError) as error:
+        remedy = "choose 'auto' or 'numba', or install a gsplat wheel built for this torch and CUDA version"
+        raise InputError("renderer", "one that works here", f"'gsplat': {explain(error)}", remedy) from error
+    info: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "n_cameras": len(viewmats),
+        "gaussian_ids": None,
+        **{name: meta[name] for name in _INFO},
+    }
+    image, alphas = image.to(means.dtype), alphas.to(means.dtype)
+    return RenderOutput(image[..., :3], alphas, image[..., 3:] if depth else None, info)

@@ -1,7 +1,7 @@
-"""The portable renderer: numba kernels on the CPU, float32, several views in one call, bit-equal on every run.
+"""The portable renderer: numba kernels on the CPU in float32, bit-equal on every run.
 
-Tensors of other devices and types are copied to the host as float32 and the results copied back, gradients included,
-so it also serves graphics cards for which no gsplat build exists.
+Tensors of other devices and types are copied to the host as float32 and the results copied back, gradients
+included, so it also serves graphics cards for which no gsplat build exists. All views go through in one call.
 """
 
 from __future__ import annotations
@@ -60,16 +60,14 @@ class _Project(torch.autograd.Function):
         means2d, conics = np.empty((views, n, 2), np.float32), np.empty((views, n, 3), np.float32)
         depths, radii = np.empty((views, n), np.float32), np.empty((views, n, 2), np.int32)
         with numba_runtime.KERNELS:
-            projection.project(
-                *inputs, _array(opacities), *cameras, *size, *limits, means2d, conics, depths, radii
-            )
+            projection.project(*inputs, _array(opacities), *cameras, *size, *limits, means2d, conics, depths, radii)
         ctx.inputs = (*inputs, *cameras, *size, conics, radii)
         outputs = tuple(torch.from_numpy(x) for x in (means2d, conics, depths, radii))
         ctx.mark_non_differentiable(outputs[3])
         return outputs  # type: ignore[return-value]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         outputs = [np.empty_like(x) for x in ctx.inputs[:3]]
         with numba_runtime.KERNELS:
             projection.project_backward(*ctx.inputs, *(_array(g) for g in grads[:3]), *outputs)
@@ -170,7 +168,14 @@ class _Blend(torch.autograd.Function):
         background = _array(backgrounds)
         with numba_runtime.KERNELS:
             lists = _build_lists(
-                *(_array(x) for x in (means2d, conics, depths, radii, opacities, colors)), width, height
+                _array(means2d),
+                _array(conics),
+                _array(depths),
+                _array(radii),
+                _array(opacities),
+                _array(colors),
+                width,
+                height,
             )
             blending.forward(
                 lists.schedule,
@@ -193,7 +198,7 @@ class _Blend(torch.autograd.Function):
         return torch.from_numpy(images), alphas, torch.from_numpy(depth_sums)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         lists: _Lists = ctx.lists
         views, n = ctx.shape
         v_images, v_alphas, v_depth_sums = (_array(g) for g in grads)

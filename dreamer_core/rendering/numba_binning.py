@@ -1,8 +1,8 @@
 """Depth order and tile lists of all views at once: numba kernels.
 
-One radix sort orders what any view draws by depth, one counting sort deals it out to (view, tile) bins. Both are
-stable, so every bin ends up nearest first with ties in index order, whatever the number of workers. Each worker
-takes one contiguous part and has its own histogram: no atomics.
+One radix sort orders what any view draws by depth, one counting sort deals it out to (view, tile) bins. Both
+are stable, so every bin ends up nearest first with ties in index order, whatever the number of workers. Each
+worker takes one contiguous part and has its own histogram: no atomics.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TILE = 16
 DIGIT_BITS = 11
 DIGITS = 1 << DIGIT_BITS
 RECORD = 16
-"""Floats per record, one cache line: x, y, conic xx / 2, xy, yy / 2, opacity, largest exponent, half width, half
-height of what is drawn, red, green, blue, depth, unused."""
+"""Floats per record, one cache line: x, y, conic xx / 2, xy, yy / 2, opacity, largest exponent, half width and
+half height of what is drawn, red, green, blue, depth, unused."""
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 F0, F2 = np.float32(0.0), np.float32(2.0)
@@ -115,7 +115,7 @@ def count_tiles(order: Any, boxes: Any, n: Any, columns: Any, rows: Any, counts:
 
 @njit(cache=True, nogil=True)
 def accumulate(boxes: Any, counts: Any, starts: Any, slots: Any) -> Any:
-    """First positions: of bins in `starts` [bins + 1], of (worker, bin) in `counts`, of records in `slots` [R + 1]."""
+    """First positions of bins (`starts` [bins + 1]), (worker, bin) pairs (`counts`), records (`slots` [R + 1])."""
     total = 0
     for b in range(counts.shape[1]):
         starts[b] = total

@@ -1,11 +1,11 @@
 """Alpha blending of tiles and its gradient: numba kernels written so that LLVM vectorises them.
 
-What makes the inner loops vector code: they run Gaussian by Gaussian over pixels; all per-pixel values of a tile lie in
-one flat buffer at constant offsets (no alias checks) with unsigned indices (no wrap-around); exp is a polynomial;
-conditions are `&` and selects, not branches; fastmath allows reassociation but not nnan/ninf.
+What makes the inner loops vector code: they run Gaussian by Gaussian over pixels; all per-pixel values of a tile
+lie in one flat buffer at constant offsets (no alias checks) with unsigned indices (no wrap-around); exp is a
+polynomial; conditions are `&` and selects, not branches; fastmath allows reassociation but not nnan/ninf.
 
-A tile is 16 x 16 pixels, stored as two halves of 8 columns, so that a small Gaussian costs 8-pixel rows without more
-tiles to sort. Gradients go to one slot per (Gaussian, tile), summed afterwards in a fixed order: no atomics.
+A tile is 16 x 16 pixels, stored as two halves of 8 columns, so that a small Gaussian costs 8-pixel rows without
+more tiles to sort. Gradients go to one slot per (Gaussian, tile), summed afterwards in a fixed order: no atomics.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _exp_minus(s: Any) -> Any:
 @njit(inline="always", fastmath=FASTMATH)
 def _reach(center: Any, radius: Any) -> Any:
     """First and last + 1 of the 16 rows or columns whose pixel centres lie within `radius` of `center`."""
-    first = int(math.ceil(center - radius - HALF))
-    last = int(math.floor(center + radius - HALF)) + 1
+    first = math.ceil(center - radius - HALF)
+    last = math.floor(center + radius - HALF) + 1
     return min(max(first, 0), TILE), min(max(last, 0), TILE)
 
 
@@ -75,9 +75,7 @@ def _prepare(buffer: Any, xs: Any, ys: Any) -> None:
 
 
 @njit(fastmath=FASTMATH, cache=True, nogil=True)
-def _blend(
-    records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, buffer: Any, depths: Any
-) -> None:
+def _blend(records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, buffer: Any, depths: Any) -> None:
     """Blend records ids[start:end] into the tile at (left, top); with `depths` of rank 3 also their depth."""
     with_depth = depths.ndim == 3
     for k in range(start, end):

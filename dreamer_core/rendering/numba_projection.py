@@ -1,6 +1,6 @@
 """Projection of Gaussians onto image planes and its gradient: numba kernels.
 
-The forward pass is the EWA projection of `torch_backend.project`; the backward pass is its derivative written out.
+The forward pass is the EWA projection of `torch_backend.project`, the backward pass its derivative written out.
 Both run over the Gaussians in parallel and over the views inside, so gradients are summed in a fixed order.
 """
 

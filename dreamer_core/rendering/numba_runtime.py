@@ -27,7 +27,7 @@ def _writable(folder: Path) -> bool:
 
 
 def cache_folder(package: Path = _PACKAGE) -> Path | None:
-    """Where compiled kernels go when the package folder is read-only or NUMBA_CACHE_DIR is unset; None: beside it."""
+    """Where compiled kernels go if not beside the source or into NUMBA_CACHE_DIR, which is None."""
     if os.environ.get("NUMBA_CACHE_DIR") or _writable(package / "__pycache__"):
         return None
     if sys.platform == "win32":
@@ -43,7 +43,7 @@ def cache_folder(package: Path = _PACKAGE) -> Path | None:
 
 
 def import_kernels() -> None:
-    """Import the kernel modules, with numba's cache pointed at a writable folder. Raises what numba raises."""
+    """Import the kernel modules with numba's cache in a writable folder. Raises what numba raises."""
     import numba
 
     folder = cache_folder()

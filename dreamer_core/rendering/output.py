@@ -12,10 +12,10 @@ from torch import Tensor
 class RenderOutput:
     """Images of C views, and what density control needs to know about how they came about.
 
-    `info` follows the contract of gsplat's strategies: `width`, `height`, `n_cameras`, `radii` [C, N, 2] int32 in
-    pixels (0 where a Gaussian is not drawn), `gaussian_ids` None, `means2d` [C, N, 2] in pixels, `depths` [C, N],
-    `conics` [C, N, 3] and `opacities` [C, N]. `means2d` is the very tensor on the autograd path: call
-    `retain_grad()` on it, and after the backward pass `means2d.absgrad` [C, N, 2] is set where `absgrad` was asked.
+    `info` follows the contract of gsplat's strategies: `width`, `height`, `n_cameras`, `radii` [C, N, 2] int32
+    in pixels (0 where a Gaussian is not drawn), `gaussian_ids` None, `means2d` [C, N, 2] in pixels, `depths`
+    [C, N], `conics` [C, N, 3] and `opacities` [C, N]. `means2d` is the very tensor on the autograd path: call
+    `retain_grad()` on it; after the backward pass `means2d.absgrad` [C, N, 2] is set if `absgrad` was asked.
     """
 
     colors: Tensor  # [C, H, W, 3] over the backgrounds, black where there were none

@@ -1,8 +1,8 @@
 """The reference renderer in plain torch: any device, float32 or float64, gradients by autograd.
 
-The semantics are gsplat 1.5.3's (Apache-2.0); the equations are those of 3D Gaussian Splatting (Kerbl et al. 2023) and
-EWA splatting (Zwicker et al. 2002). It is clear rather than fast: per-pixel work runs in bounded pieces that the
-backward pass recomputes.
+The semantics are gsplat 1.5.3's (Apache-2.0); the equations are those of 3D Gaussian Splatting (Kerbl et al.
+2023) and EWA splatting (Zwicker et al. 2002). It is clear rather than fast: per-pixel work runs in bounded pieces
+that the backward pass recomputes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TILE = 16
 PIXELS = TILE * TILE
 DEPTH_CHUNK = 128
 """Gaussians blended into a tile at a time."""
-CHUNK_ELEMENTS = 1 << 21
-"""Upper bound of pixel-Gaussian pairs in memory at once."""
+CHUNK_ELEMENTS = 1 << 18
+"""Pixel-Gaussian pairs in memory at once; few enough to stay in a processor's cache."""
 
 
 class Projection(NamedTuple):
@@ -77,9 +77,7 @@ def project(
     u = torch.clamp(x / z, -(cx / fx + margin_x), (width - cx) / fx + margin_x)
     v = torch.clamp(y / z, -(cy / fy + margin_y), (height - cy) / fy + margin_y)
     zero = torch.zeros_like(z)
-    jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).unflatten(
-        -1, (2, 3)
-    )
+    jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).unflatten(-1, (2, 3))
     axes = jacobian @ rotations @ (rotation_matrices(quats) * scales[:, None, :])  # [C, N, 2, 3]
     covariance = axes @ axes.transpose(-1, -2)
     xx, xy, yy = covariance[..., 0, 0] + eps2d, covariance[..., 0, 1], covariance[..., 1, 1] + eps2d
@@ -190,7 +188,8 @@ def blend_view(
     outputs, transmittances = [], []
     # Bound, not passed: it changes during the backward pass, which checkpointing forbids its arguments.
     blend = partial(blend_chunk, absgrad=absgrad)
-    for some in order.split(max(1, CHUNK_ELEMENTS // (PIXELS * DEPTH_CHUNK))):
+    batch = max(1, CHUNK_ELEMENTS // (PIXELS * DEPTH_CHUNK))
+    for some in order.split(batch) if len(order) else ():
         corner = torch.stack([some % tiles.columns, some // tiles.columns], dim=-1) * TILE
         pixels = (corner[:, None] + offsets).to(means2d.dtype)
         state = Blended(
@@ -198,17 +197,20 @@ def blend_view(
             features.new_ones(len(some), PIXELS),
             torch.ones(len(some), PIXELS, dtype=torch.bool, device=device),
         )
-        for start in range(0, int(counts[some].max()), DEPTH_CHUNK):
+        longest = int(counts[some[0]])
+        for start in range(0, longest, DEPTH_CHUNK):
             if not bool(state.alive.any()):
                 break
-            depth_index = start + torch.arange(DEPTH_CHUNK, device=device)
+            depth_index = torch.arange(start, min(start + DEPTH_CHUNK, longest), device=device)
             present = depth_index < counts[some, None]
             position = (tiles.starts[some, None] + depth_index).clamp_max(len(tiles.ids) - 1)
             args = (means2d, conics, opacities, features, tiles.ids[position], present, pixels, state)
             state = checkpoint(blend, *args, use_reentrant=False, preserve_rng_state=False)
         outputs.append(state.features)
         transmittances.append(state.transmittance)
-    blank = features.new_zeros(len(counts), PIXELS, channels)
+    # Sums of nothing: gradients exist, as zeros, also where nothing is drawn.
+    anchor = means2d[:0].sum() + conics[:0].sum() + opacities[:0].sum() + features[:0].sum()
+    blank = features.new_zeros(len(counts), PIXELS, channels) + anchor
     clear = features.new_ones(len(counts), PIXELS)
     if outputs:
         blank = blank.index_copy(0, order, torch.cat(outputs))

@@ -1,0 +1,210 @@
+"""The command line, in process where possible: files, exit codes, messages."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamer_core.cli import main
+from dreamer_core.cli.generate import Lora, default_folder
+from dreamer_core.formats import read_ply
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {"splat.ply", "turntable.mp4", "views.png", "run.json", "metrics.csv", "state.safetensors"}
+SMALL = ["--steps", "3", "--views", "1", "--resolution", "64", "--count", "150"]
+
+
+def generate(model, out, *options):
+    return main(
+        ["generate", "a red mug", "--model", str(model), "--preset", "starter", *SMALL, "--out", str(out), *options]
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_sdxl_dir, tmp_path_factory):
+    """A finished run of three steps."""
+    out = tmp_path_factory.mktemp("run") / "mug"
+    assert generate(tiny_sdxl_dir, out) == 0
+    return out
+
+
+def test_generate_writes_all_files(finished):
+    assert {p.name for p in finished.iterdir()} == FILES
+    assert len(read_ply(finished / "splat.ply")) == 150
+    assert Image.open(finished / "views.png").size == (1024, 512)
+    with av.open(str(finished / "turntable.mp4")) as film:
+        (stream,) = film.streams.video
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(stream)]
+    assert len(frames) == 120
+    assert frames[0].shape == (512, 512, 3)
+    assert frames[0].std() > 1  # there is something to see
+    assert np.abs(frames[0].astype(int) - frames[60]).mean() > 0.05  # and it turns
+    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    log = json.loads((finished / "run.json").read_text())
+    assert log["status"] == "complete"
+    assert log["config"]["resolution"] == 64
+    assert log["config"]["guidance"]["method"] == "tsm"
+    assert log["prompt"]["prompt"] == "a red mug"
+    assert log["versions"]["torch"]
+    assert set(log["seconds_per_step"]) == {"render", "encode", "guidance", "backward", "update"}
+
+
+def test_same_seed_repeats_and_another_does_not(finished, tiny_sdxl_dir, tmp_path):
+    assert generate(tiny_sdxl_dir, tmp_path / "again") == 0
+    assert generate(tiny_sdxl_dir, tmp_path / "other", "--seed", "1") == 0
+    first = (finished / "splat.ply").read_bytes()
+    assert (tmp_path / "again" / "splat.ply").read_bytes() == first
+    assert (tmp_path / "other" / "splat.ply").read_bytes() != first
+
+
+def test_resume_extends_a_run_to_the_same_result(finished, tiny_sdxl_dir, tmp_path):
+    out = tmp_path / "short"
+    assert generate(tiny_sdxl_dir, out, "--steps", "1") == 0
+    assert generate(tiny_sdxl_dir, out, "--resume") == 0
+    assert (out / "splat.ply").read_bytes() == (finished / "splat.ply").read_bytes()
+    assert [row["step"] for row in csv.DictReader((out / "metrics.csv").open())] == ["0", "1", "2"]
+
+
+def test_a_run_is_not_lost_by_accident(finished, tiny_sdxl_dir, capsys):
+    before = (finished / "splat.ply").read_bytes()
+    assert generate(tiny_sdxl_dir, finished) == 2
+    assert "--out: expected a folder without a run" in capsys.readouterr().err
+    assert generate(tiny_sdxl_dir, finished, "--resume", "--cfg", "3") == 2
+    assert "only --steps may change" in capsys.readouterr().err
+    assert generate(tiny_sdxl_dir, finished, "--resume", "--steps", "2") == 2
+    assert "--steps: expected at least the 3 steps already made, got 2" in capsys.readouterr().err
+    assert (finished / "splat.ply").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["ism", "sds"])
+def test_other_methods_run(tiny_sdxl_dir, tmp_path, method):
+    assert generate(tiny_sdxl_dir, tmp_path / "out", "--method", method, "--steps", "1") == 0
+    log = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert log["config"]["guidance"]["method"] == method
+    assert log["config"]["guidance"]["cfg"] == {"ism": 7.5, "sds": 100.0}[method]
+
+
+def test_start_from_a_splat(finished, tiny_sdxl_dir, tmp_path):
+    assert generate(tiny_sdxl_dir, tmp_path / "out", "--init", str(finished / "splat.ply"), "--steps", "1") == 0
+    assert len(read_ply(tmp_path / "out" / "splat.ply")) == 150
+
+
+def test_render_and_info(finished, tmp_path, capsys):
+    ply = str(finished / "splat.ply")
+    assert main(["render", ply, "--out", str(tmp_path / "one.png"), "--resolution", "96"]) == 0
+    assert Image.open(tmp_path / "one.png").size == (96, 96)
+    assert main(["render", ply, "--out", str(tmp_path / "six.png"), "--resolution", "64", "--views", "6"]) == 0
+    assert Image.open(tmp_path / "six.png").size == (256, 128)
+    assert main(["render", ply, "--out", str(tmp_path / "t.mp4"), "--resolution", "64", "--views", "5"]) == 0
+    with av.open(str(tmp_path / "t.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 5
+    capsys.readouterr()
+    assert main(["info", ply]) == 0
+    out = capsys.readouterr().out
+    assert "Gaussians        150" in out
+    assert "SH degree        0" in out
+
+
+BAD = [
+    (["generate", " "], "prompt: expected a description of the object, got an empty text"),
+    (["generate", "x", "--resolution", "100"], "--resolution: expected a multiple of 64, at least 64, got 100"),
+    (["generate", "x", "--steps", "0"], "--steps: expected at least 1, got 0"),
+    (["generate", "x", "--views", "-1"], "--views: expected at least 1, got -1"),
+    (["generate", "x", "--gamma", "1.5"], "--gamma: expected a fraction in [0, 1], got 1.5"),
+    (["generate", "x", "--cfg", "nan"], "--cfg: expected a finite number, got nan"),
+    (["generate", "x", "--clip", "some"], "--clip: expected a number above 0, or off, got some"),
+    (["generate", "x", "--clip", "0"], "--clip: expected a number above 0, got 0.0; use off"),
+    (["generate", "x", "--clip", "-1"], "--clip: expected a number above 0, got -1.0"),
+    (["generate", "x", "--device", "cuda:77"], "--device: expected a CUDA device that torch can use, got cuda:77"),
+    (["generate", "x", "--device", "toaster"], "--device: expected auto, cpu, cuda, cuda:N or mps, got toaster"),
+    (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "renderer: expected"),
+    (["generate", "x", "--init", "cone"], "init: expected one of sphere, box, ball or a .ply file, got cone"),
+    (["generate", "x", "--init", "gone.ply"], "--init: expected a .ply file, got gone.ply, which does not exist"),
+    (["generate", "x", "--count", "0"], "count: expected at least 4 Gaussians, got 0"),
+    (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
+    (["generate", "x", "--vae", "gone.safetensors"], "--vae: expected"),
+    (["generate", "x", "--lora", "gone.safetensors:0.5"], "--lora: expected"),
+    (["generate", "x", "--resume"], "--resume: expected --out with the folder of the run"),
+    (["generate", "x", "--out", "file.txt"], "--out: expected a folder, got file.txt, which is a file"),
+    (["generate", "x", "--out", "file.txt/sub"], "--out: expected a path in a folder, got file.txt/sub, but"),
+    (["render", "gone.ply", "--out", "a.png"], "FILE: expected a .ply file, got gone.ply"),
+    (["render", "gone.ply", "--out", "a.gif"], "--out: expected a name that ends in .png or .mp4, got a.gif"),
+    (["render", "gone.ply", "--out", "a.mp4", "--resolution", "33"], "--resolution: expected"),
+    (["render", "gone.ply", "--out", "a.png", "--fov", "4"], "--fov: expected radians between 0 and pi, got 4.0"),
+    (["render", "gone.ply", "--out", "a.png", "--background", "pink"], "--background: expected white, black, grey"),
+    (["info", "file.txt"], "FILE: expected a .ply file, got file.txt, which does not begin with 'ply'"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_exit_2_and_nothing_written(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").write_text("hello")
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "RANDOM weights" not in line]
+    assert len(lines) == 1, err
+    assert lines[0].startswith(f"{argv[0]}: error: ")
+    assert message in lines[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("argv", [["generate", "x", "--steps", "many"], ["generate"], ["paint"], ["render", "a.ply"]])
+def test_usage_errors_are_one_line(argv, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(argv)
+    assert error.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_read_only_output_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert main(["generate", "x", "--out", str(tmp_path / "sub")]) == 2
+    assert f"--out: expected a place that can be written to, got {tmp_path / 'sub'}, but" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_keeps_what_exists(tiny_sdxl_dir, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "dreamer_core", "generate", "a red mug", "--model", str(tiny_sdxl_dir)]
+    command += ["--preset", "starter", *SMALL, "--steps", "100000", "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stderr is not None
+    seen, deadline = b"", time.monotonic() + 240
+    while b"clipped=" not in seen:  # the first step is made
+        assert time.monotonic() < deadline, seen
+        assert process.poll() is None, seen
+        seen += process.stderr.read1(4096)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, rest
+    assert b"Interrupted after" in rest
+    log = json.loads((out / "run.json").read_text())
+    assert log["status"] == "interrupted"
+    assert log["steps_made"] >= 1
+    assert len(read_ply(out / "splat.ply")) == 150
+    assert {"splat.ply", "views.png", "run.json", "metrics.csv", "state.safetensors"} == {p.name for p in out.iterdir()}
+    assert len(list(csv.DictReader((out / "metrics.csv").open()))) == log["steps_made"]
+
+
+def test_lora_option():
+    assert Lora.parse("a.safetensors:0.5") == Lora(Path("a.safetensors"), 0.5)
+    assert Lora.parse("a.safetensors") == Lora(Path("a.safetensors"), 1.0)
+    assert Lora.parse("dir:x/a.safetensors") == Lora(Path("dir:x/a.safetensors"), 1.0)
+
+
+def test_default_folder_is_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_folder("A red mug!") == Path("outputs/a-red-mug")
+    (tmp_path / "outputs" / "a-red-mug").mkdir(parents=True)
+    assert default_folder("A red mug!") == Path("outputs/a-red-mug-2")

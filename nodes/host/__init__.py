@@ -1,0 +1,1 @@
+"""Adapters between ComfyUI's types and the core's protocols."""

@@ -1,0 +1,165 @@
+"""A ComfyUI MODEL and VAE as the core's NoisePredictor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.hooks
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...dreamer_core.diffusion.predictor import Conditioning
+from ...dreamer_core.errors import InputError
+from .encoder import BYTES_PER_PIXEL, BYTES_PER_PIXEL_RECOMPUTED, KLEncoder, as_normal_tensors, build_encoder
+
+ENCODER_KEY = "dreamer_xl_encoder"
+"""Under which the private encoder travels with the MODEL through model management."""
+
+
+def check_model(model: Any) -> None:
+    """Errors: InputError where the MODEL is not a text-conditioned SDXL."""
+    kind = type(model.model).__name__ if model is not None else "none"
+    remedy = "wire a MODEL from an SDXL checkpoint"
+    if model is None or not isinstance(model.model, comfy.model_base.SDXL):
+        raise InputError("model", "an SDXL diffusion model", kind, remedy)
+    channels = model.model.model_config.unet_config.get("in_channels", 4)
+    if channels != 4:
+        raise InputError("model", "an SDXL base model (4 input channels)", f"{kind} with {channels}", remedy)
+
+
+class HostSDXL:
+    """The teacher while it is loaded; made by `loaded_teacher`."""
+
+    def __init__(
+        self,
+        model: comfy.model_base.BaseModel,
+        encoder: torch.nn.Module,
+        device: torch.device,
+        model_options: dict[str, Any],
+        sizes: Mapping[str, int],
+    ) -> None:
+        self._model, self._encoder, self._device = model, encoder, device
+        self._options, self._sizes = model_options, dict(sizes)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """sigma(t) [T], ascending, of the MODEL's own schedule."""
+        return self._model.model_sampling.sigmas.detach().double().cpu().clone()
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """eps = (x - denoised) / sigma, as many samples at a time as memory allows."""
+        parts = []
+        size = self._batch_size(x)
+        for start in range(0, x.shape[0], size):
+            rows = slice(start, start + size)
+            mm.throw_exception_if_processing_interrupted()
+            parts.append(self._eps(x[rows], sigma[rows], cond[rows]))
+        return torch.cat(parts)
+
+    def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        with torch.inference_mode():
+            x, sigma = x.to(self._device, torch.float32), sigma.to(self._device, torch.float32)
+            options = {"pooled_output": cond.pooled.to(self._device), **self._sizes}
+            entry = comfy.sampler_helpers.convert_cond([[cond.tokens.to(self._device), options]])
+            conds = comfy.samplers.process_conds(self._model, x, {"positive": entry}, self._device)
+            (denoised,) = comfy.samplers.calc_cond_batch(
+                self._model, [conds["positive"]], x, sigma, self._options
+            )
+            eps = (x - denoised) / sigma[:, None, None, None]
+        return eps.clone()  # an ordinary tensor
+
+    def _batch_size(self, x: Tensor) -> int:
+        if mm.is_device_cpu(self._device):
+            return x.shape[0]
+        free = mm.get_free_memory(self._device)
+        per_sample = self._model.memory_required([1, *x.shape[1:]]) * 1.5
+        return max(1, min(x.shape[0], int(free / max(per_sample, 1))))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents in the model's scaled space; differentiable."""
+        mm.throw_exception_if_processing_interrupted()
+        z = self._encoder(images.to(self._device, torch.float32).movedim(-1, 1))
+        return self._model.process_latent_in(z)
+
+
+@contextmanager
+def loaded_teacher(
+    model: Any, vae: Any, *, views: int, resolution: int, sizes: Mapping[str, int] | None = None
+) -> Iterator[tuple[HostSDXL, bool]]:
+    """The teacher, loaded through ComfyUI's model management, and whether views should be encoded one at a time.
+
+    Call outside inference mode. Whatever happens inside, the MODEL is handed back as it came.
+    Errors: InputError for a MODEL or VAE that is not SDXL's.
+    """
+    check_model(model)
+    with torch.inference_mode(False):
+        encoder = build_encoder(vae)
+    private = comfy.model_patcher.ModelPatcher(
+        encoder, load_device=model.load_device, offload_device=mm.vae_offload_device()
+    )
+    patcher = model.clone()
+    patcher.set_additional_models(ENCODER_KEY, [private])
+    conds: dict[str, list] = {"positive": []}
+    options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
+    patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+    loaded: list = []
+    try:
+        one_by_one = _plan(encoder, model.load_device, views, resolution)
+        with torch.inference_mode():
+            comfy.sampler_helpers.prepare_model_patcher(patcher, conds, options)
+            real, conds, loaded = _load(patcher, conds, options, encoder, views, resolution, one_by_one)
+            comfy.samplers.cast_to_load_options(options, model.load_device, patcher.model_dtype())
+            patcher.pre_run()
+        as_normal_tensors(encoder)
+        options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
+        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}), one_by_one
+    finally:
+        with torch.inference_mode():
+            patcher.cleanup()
+            comfy.sampler_helpers.cleanup_models(conds, loaded)
+            comfy.samplers.cast_to_load_options(options, device=patcher.offload_device)
+            patcher.restore_hook_patches()
+            patcher.remove_additional_models(ENCODER_KEY)
+            mm.unload_model_and_clones(private, all_devices=True)
+            encoder.to("meta")
+            mm.soft_empty_cache()
+
+
+def _plan(encoder: torch.nn.Module, device: torch.device, views: int, resolution: int) -> bool:
+    """Switch recomputation on where memory asks for it; True where views should be encoded one at a time."""
+    if mm.is_device_cpu(device):
+        return False
+    budget = mm.get_total_memory(device) / 4
+    pixels = resolution**2
+    if isinstance(encoder, KLEncoder) and views * pixels * BYTES_PER_PIXEL > budget:
+        encoder.recompute = True
+        return views * pixels * BYTES_PER_PIXEL_RECOMPUTED > budget
+    return False
+
+
+def _load(
+    patcher: Any,
+    conds: dict[str, list],
+    options: dict[str, Any],
+    encoder: torch.nn.Module,
+    views: int,
+    resolution: int,
+    one_by_one: bool,
+) -> tuple[comfy.model_base.BaseModel, dict[str, list], list]:
+    """Load UNet and encoder together, then make sure of the memory that the backward pass will need."""
+    latents = (views, 4, resolution // 8, resolution // 8)
+    real, conds, loaded = comfy.sampler_helpers.prepare_sampling(patcher, latents, conds, options)
+    if not mm.is_device_cpu(patcher.load_device):
+        per_pixel = BYTES_PER_PIXEL_RECOMPUTED if encoder.recompute else BYTES_PER_PIXEL
+        needed = (1 if one_by_one else views) * resolution**2 * per_pixel
+        needed += real.memory_required([views * 3, *latents[1:]])
+        single = resolution**2 * per_pixel + real.memory_required([1, *latents[1:]])
+        mm.load_models_gpu([patcher, *loaded], memory_required=needed, minimum_memory_required=single)
+    return real, conds, loaded

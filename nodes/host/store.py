@@ -1,0 +1,80 @@
+"""Runs on disk, so that a cancelled one goes on, a longer one extends a shorter one, and a repeated one is instant.
+
+A run is named by a hash of everything its result depends on except the number of steps (`identity`). The states of a
+run are kept by step; whoever asks for n steps gets the latest state with at most n.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import folder_paths
+import torch
+
+from ...dreamer_core.errors import InputError
+from ...dreamer_core.optimize import LearningRates, OptimizationState, load_state, save_state
+
+MAX_BYTES = 4 << 30
+MAX_STATES = 40
+SUFFIX = ".safetensors"
+
+
+class RunStore:
+    """The states of one run in a folder that all runs share."""
+
+    def __init__(self, key: str, root: Path | None = None) -> None:
+        self._root = root or Path(folder_paths.get_system_user_directory("dreamer_xl")) / "runs"
+        self._folder = self._root / key
+
+    def load(self, steps: int, rates: LearningRates, device: torch.device) -> OptimizationState | None:
+        """The latest state with at most `steps` steps, or None; an unreadable file counts as none."""
+        for step in sorted(self.steps(), reverse=True):
+            if step > steps:
+                continue
+            path = self._path(step)
+            try:
+                state = load_state(path, rates, device)
+                os.utime(path)  # used now: dropped last
+                return state
+            except (InputError, OSError, RuntimeError, KeyError) as error:
+                logging.warning("Dreamer XL: dropping an unreadable saved run (%s)", error)
+                path.unlink(missing_ok=True)
+        return None
+
+    def save(self, state: OptimizationState, replaces: int | None = None) -> int:
+        """Write the state; drop the one at step `replaces`, then the oldest of all runs beyond the limits."""
+        try:
+            save_state(state, self._path(state.step))
+        except OSError as error:
+            logging.warning("Dreamer XL: the run could not be saved and cannot be resumed (%s)", error)
+            return state.step
+        if replaces is not None and replaces != state.step:
+            self._path(replaces).unlink(missing_ok=True)
+        self._trim()
+        return state.step
+
+    def steps(self) -> list[int]:
+        """The steps at which this run is saved."""
+        return [int(p.stem) for p in self._folder.glob(f"*{SUFFIX}") if p.stem.isdigit()]
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{step:07}{SUFFIX}"
+
+    def _trim(self) -> None:
+        """Drop the least recently used states; the newest one always stays."""
+        found = []
+        for path in self._root.glob(f"*/*{SUFFIX}"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append((status.st_mtime_ns, status.st_size, path))
+        total = 0
+        for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
+            total += size
+            if rank > 0 and (rank >= MAX_STATES or total > MAX_BYTES):
+                path.unlink(missing_ok=True)
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()

@@ -1,0 +1,171 @@
+"""What to make, in words, by direction of view."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
+from .host.conditioning import HostTextEncoder, from_comfy
+from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named, validated
+
+_ELEVATIONS = {"min": -90.0, "max": 90.0, "step": 1.0}
+
+
+def _overhead_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "overhead_from",
+            default=45.0,
+            **_ELEVATIONS,
+            optional=True,
+            advanced=True,
+            tooltip="Elevation in degrees where the overhead prompt begins to blend in. Good values: 30 to 60.",
+        ),
+        io.Float.Input(
+            "overhead_to",
+            default=75.0,
+            **_ELEVATIONS,
+            optional=True,
+            advanced=True,
+            tooltip="Elevation in degrees from which only the overhead prompt counts. Good values: 60 to 90.",
+        ),
+    ]
+
+
+class DreamerXLPrompt(io.ComfyNode):
+    """DREAMER_PROMPT from words."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def words(name: str, default: str, tooltip: str) -> io.Input:
+            return io.String.Input(name, default=default, optional=True, advanced=True, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="DreamerXLPrompt",
+            display_name="Dreamer XL Prompt",
+            category=CATEGORY,
+            description="Describes the object. Each camera gets words for the side it sees, blended by angle.",
+            search_aliases=["text to 3d prompt", "view dependent prompt", "directional prompt", "janus"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="Text encoders of the SDXL checkpoint; a LoRA's CLIP works too."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="a red mug",
+                    tooltip="One object in plain words, without a place or a camera: 'a red mug'. Weights such as "
+                    "(red:1.2) and embeddings work.",
+                ),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    optional=True,
+                    tooltip="What to steer away from, e.g. 'blurry, low quality'. Empty is a good start.",
+                ),
+                words("front", "front view", "Added for cameras in front (azimuth 0 degrees). Empty adds nothing."),
+                words("side", "side view", "Added for cameras at the sides (azimuth 90 and -90 degrees)."),
+                words("back", "back view", "Added for cameras behind (azimuth 180 degrees)."),
+                words("overhead", "", "Added for cameras above, e.g. 'overhead view'. Empty switches it off."),
+                words("inversion", "", "Prompt of the DDIM paths. Empty, as published, is right nearly always."),
+                *_overhead_inputs(),
+            ],
+            outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        prompt: str | None = None,
+        overhead_from: float | None = None,
+        overhead_to: float | None = None,
+    ) -> bool | str:
+        values = {"prompt": prompt, "overhead_from": overhead_from, "overhead_to": overhead_to}
+        given = {k: v for k, v in values.items() if v is not None}
+        return validated(cls, given, lambda: PromptConfig(**{"prompt": "linked", **given}))
+
+    @classmethod
+    def execute(
+        cls,
+        clip: object,
+        prompt: str,
+        negative: str = "",
+        front: str = "front view",
+        side: str = "side view",
+        back: str = "back view",
+        overhead: str = "",
+        inversion: str = "",
+        overhead_from: float = 45.0,
+        overhead_to: float = 75.0,
+    ) -> io.NodeOutput:
+        with errors_named("Dreamer XL Prompt"):
+            config = PromptConfig(
+                prompt, negative, front, side, back, overhead, overhead_from, overhead_to, inversion
+            )
+            return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
+
+
+class DreamerXLPromptFromConditioning(io.ComfyNode):
+    """DREAMER_PROMPT from CONDITIONING that other nodes encoded."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def view(name: str, tooltip: str, optional: bool = True) -> io.Input:
+            return io.Conditioning.Input(name, optional=optional, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="DreamerXLPromptFromConditioning",
+            display_name="Dreamer XL Prompt (from Conditioning)",
+            category=CATEGORY,
+            description="The same from CONDITIONING: any text encoding node of SDXL fits, one per direction.",
+            search_aliases=["conditioning to 3d", "directional conditioning", "view dependent conditioning"],
+            inputs=[
+                view("front", "Seen from the front (azimuth 0 degrees).", optional=False),
+                view("negative", "What to steer away from; an empty prompt is a good start.", optional=False),
+                view("side", "Seen from the sides (azimuth 90 and -90 degrees). Not wired: as front."),
+                view("back", "Seen from behind (azimuth 180 degrees). Not wired: as side."),
+                view("overhead", "Seen from above. Not wired: nothing special happens above."),
+                view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
+                *_overhead_inputs(),
+            ],
+            outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, overhead_from: float | None = None, overhead_to: float | None = None
+    ) -> bool | str:
+        values = {k: v for k, v in locals().items() if k.startswith("overhead") and v is not None}
+        return validated(cls, values, lambda: PromptConfig("linked", **values))
+
+    @classmethod
+    def execute(
+        cls,
+        front: list,
+        negative: list,
+        side: list | None = None,
+        back: list | None = None,
+        overhead: list | None = None,
+        inversion: list | None = None,
+        overhead_from: float = 45.0,
+        overhead_to: float = 75.0,
+    ) -> io.NodeOutput:
+        with errors_named("Dreamer XL Prompt (from Conditioning)"):
+            given = {"front": front, "side": side, "back": back, "overhead": overhead}
+            given |= {"negative": negative, "inversion": inversion}
+            parts = {k: from_comfy(v, k) for k, v in given.items() if v is not None}
+            sizes = {k: v for _, s in parts.values() for k, v in s.items()}
+            front_part = parts["front"]
+            side_part = parts.get("side", front_part)
+            views = ViewPrompts(
+                front=front_part[0],
+                side=side_part[0],
+                back=parts.get("back", side_part)[0],
+                overhead=parts["overhead"][0] if "overhead" in parts else None,
+                negative=parts["negative"][0],
+                inversion=parts.get("inversion", parts["negative"])[0],
+                overhead_from=overhead_from,
+                overhead_to=overhead_to,
+            )
+            return io.NodeOutput(PromptBundle(views, sizes))

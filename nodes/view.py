@@ -1,0 +1,145 @@
+"""Pictures of a splat."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import Types, io
+
+from ..dreamer_core.cameras import Cameras, orbit_cameras, turntable
+from .host.images import depth_image, parse_color, render_views
+from .host.splat import from_splat
+from .sockets import CATEGORY, chosen, errors_named, validated
+
+PATHS = ("turntable", "view")
+
+
+def _cameras(path: dict[str, Any], size: int, elevation: float, radius: float, fov: float) -> Cameras:
+    angle = path.get("azimuth") or 0.0
+    if path["path"] == "view":
+        return orbit_cameras([angle], elevation, radius, math.radians(fov), size)
+    frames = path.get("frames") or 24
+    return turntable(frames, size, elevation=elevation, radius=radius, fov=math.radians(fov), start=angle)
+
+
+class DreamerXLRender(io.ComfyNode):
+    """IMAGE, MASK and depth of a SPLAT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def azimuth(tooltip: str) -> io.Input:
+            return io.Float.Input(
+                "azimuth", default=0.0, min=-360.0, max=360.0, step=1.0, optional=True, tooltip=tooltip
+            )
+
+        frames = io.Int.Input(
+            "frames",
+            default=24,
+            min=1,
+            max=1000,
+            optional=True,
+            tooltip="Number of evenly spaced views. 24 for a look, 120 for a film.",
+        )
+        return io.Schema(
+            node_id="DreamerXLRender",
+            display_name="Dreamer XL Render",
+            category=CATEGORY,
+            description="Renders a splat exactly as the optimisation sees it, all around or from one side.",
+            search_aliases=["turntable", "render splat", "orbit render", "gaussian render", "depth of splat"],
+            inputs=[
+                io.Splat.Input("splat", tooltip="Any splat; every object of a batch is rendered."),
+                io.DynamicCombo.Input(
+                    "path",
+                    options=[
+                        io.DynamicCombo.Option("turntable", [frames, azimuth("Degrees of the first view; 0 is front.")]),
+                        io.DynamicCombo.Option("view", [azimuth("Degrees: 0 is the front, 90 is +X, 180 the back.")]),
+                    ],
+                    tooltip="turntable: once around the object. view: one picture.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=16,
+                    max=4096,
+                    step=16,
+                    optional=True,
+                    tooltip="Pixels per side. 512 for a look, 1024 for a film.",
+                ),
+                io.Float.Input(
+                    "elevation",
+                    default=0.0,
+                    min=-90.0,
+                    max=90.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Degrees above the horizon. 0 to 30 is natural.",
+                ),
+                io.Float.Input(
+                    "radius",
+                    default=3.5,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Distance of the camera in world units. 3.5 shows an object of radius 1 whole.",
+                ),
+                io.Float.Input(
+                    "fov",
+                    default=31.5,
+                    min=1.0,
+                    max=150.0,
+                    step=0.5,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Field of view in degrees over the height. 20 to 45.",
+                ),
+                io.String.Input(
+                    "background",
+                    default="#ffffff",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Colour behind the object as #rrggbb. White: #ffffff, black: #000000.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="Views on the background."),
+                io.Mask.Output(display_name="mask", tooltip="Coverage: 1 where the object is solid."),
+                io.Image.Output(display_name="depth", tooltip="Near is white, far is grey, nothing is black."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, resolution: int | None = 512, background: str | None = "#ffffff", path: dict | None = None
+    ) -> bool | str:
+        if path is None:
+            return f"path: expected one of {', '.join(PATHS)}, got an unknown choice"
+        values = {"resolution": resolution, "background": background}
+        return validated(cls, values, lambda: parse_color(background or ""))
+
+    @classmethod
+    def execute(
+        cls,
+        splat: Types.SPLAT,
+        path: dict | None = None,
+        resolution: int = 512,
+        elevation: float = 0.0,
+        radius: float = 3.5,
+        fov: float = 31.5,
+        background: str = "#ffffff",
+    ) -> io.NodeOutput:
+        with errors_named("Dreamer XL Render"):
+            cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov)
+            color, device = parse_color(background), mm.get_torch_device()
+            outputs = [
+                out
+                for g in from_splat(splat)
+                for out in render_views(g.to(device), cameras, color.to(device), depth=True)
+            ]
+            images = torch.cat([o.colors.clamp(0, 1).cpu() for o in outputs])
+            alphas = torch.cat([o.alphas.clamp(0, 1).cpu() for o in outputs])
+            depths = torch.cat([o.expected_depths.cpu() for o in outputs])
+            return io.NodeOutput(images, alphas[..., 0], depth_image(depths, alphas))

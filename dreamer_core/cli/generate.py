@@ -15,6 +15,7 @@ from ..formats import read_ply
 from ..gaussians import Gaussians
 from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
+from ..optimize.memory import MODES, free_bytes, plan_memory
 from ..optimize.randomness import step_generator
 from ..prompts import PromptConfig, encode_prompts
 from .options import add_device_options, check_renderer, check_writable, resolve_device
@@ -71,6 +72,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="auto", help="of the UNet (default: half on CUDA)")
+    parser.add_argument(
+        "--memory", choices=MODES, default="auto", help="how much to keep instead of computing twice (default: auto)"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks: slow start, faster steps")
     add_device_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
     existing = parser.add_mutually_exclusive_group()
@@ -167,6 +172,18 @@ def run(args: argparse.Namespace) -> int:
         state = OptimizationState.create(gaussians.to(device), config.learning_rates)
     prompts = encode_prompts(teacher, prompt)
     teacher.release_text_encoders()
+    plan = plan_memory(
+        args.memory,
+        free_bytes(device),
+        resolution=config.resolution,
+        views=config.views,
+        encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
+    )
+    teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
+    config = replace(config, recompute_encoder=plan.recompute_encoder)
+    if args.compile:
+        teacher.compile()
+    settings = {**settings, "config": config, "memory": plan}
     return run_session(state, teacher, prompts, config, renderer, folder, settings, identity)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .memory import saved_bytes_per_pixel
 from .moves import nearest_timestep
 from .noise_schedule import NoiseSchedule, eps_from_output, network_input
 from .predictor import Conditioning
@@ -113,6 +114,23 @@ class DiffusersSDXL:
             "scaling_factor": self._scale,
             "unet_parameters": sum(p.numel() for p in self._unet.parameters()),
         }
+
+    # -- memory and speed ----------------------------------------------------------------------------------------
+
+    def encoder_bytes_per_pixel(self) -> float:
+        """What the VAE encoder keeps for its backward pass, measured on a small image."""
+        return saved_bytes_per_pixel(self._vae.encoder)
+
+    def limit_memory(self, *, checkpoint_encoder: bool, max_batch: int | None) -> None:
+        """Recompute the encoder's blocks in the backward pass, and split UNet calls; results stay the same."""
+        if checkpoint_encoder:
+            checkpoint_blocks(self._vae.encoder)
+        self.max_batch = max_batch
+
+    def compile(self) -> None:
+        """torch.compile the UNet and the VAE encoder: a slow first step, then faster ones."""
+        self._unet.compile()
+        self._vae.encoder.compile()
 
     # -- noise ---------------------------------------------------------------------------------------------------
 

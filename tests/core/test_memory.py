@@ -1,0 +1,102 @@
+"""The memory plan, and what SDXL's VAE encoder at full size really keeps."""
+
+import pytest
+import torch
+
+from dreamer_core.diffusion.memory import saved_bytes_per_pixel
+from dreamer_core.diffusion.sdxl_predictor import checkpoint_blocks
+from dreamer_core.errors import InputError
+from dreamer_core.optimize.memory import (
+    CHECKPOINTED_BYTES_PER_PIXEL,
+    ENCODER_BYTES_PER_PIXEL,
+    MemoryPlan,
+    free_bytes,
+    plan_memory,
+)
+
+GIB = 2**30
+SDXL_VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """SDXL's encoder, 34 M parameters, random weights."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(**SDXL_VAE).encoder.requires_grad_(False)
+
+
+def largest_block(encoder, size):
+    """Bytes per pixel that the most expensive residual or attention block keeps, alone."""
+    inputs = []
+    blocks = [m for m in encoder.modules() if type(m).__name__ in ("ResnetBlock2D", "Attention")]
+    handles = [b.register_forward_pre_hook(lambda m, args: inputs.append((m, args[0].shape))) for b in blocks]
+    with torch.no_grad():
+        encoder(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+
+    class Alone(torch.nn.Module):
+        def __init__(self, block, shape):
+            super().__init__()
+            self.block, self.shape = block, shape
+
+        def forward(self, image):
+            x = image.mean().expand(self.shape).contiguous()
+            return self.block(x, None) if type(self.block).__name__ == "ResnetBlock2D" else self.block(x)
+
+    return max(saved_bytes_per_pixel(Alone(block, shape), size) for block, shape in inputs)
+
+
+def test_the_encoder_keeps_what_the_plan_assumes(encoder):
+    plain = saved_bytes_per_pixel(encoder)
+    assert plain == pytest.approx(ENCODER_BYTES_PER_PIXEL, rel=0.02)
+    block = largest_block(encoder, 64)
+    assert saved_bytes_per_pixel(encoder) == plain  # measuring changes nothing
+    checkpoint_blocks(encoder)
+    checkpointed = saved_bytes_per_pixel(encoder)
+    print(f"plain {plain:.0f}, checkpointed {checkpointed:.0f} + largest block {block:.0f} bytes per pixel")
+    assert checkpointed < plain / 4
+    assert checkpointed + block == pytest.approx(CHECKPOINTED_BYTES_PER_PIXEL, rel=0.02)
+
+
+def test_high_and_low_do_not_look_at_memory():
+    assert plan_memory("high", 0, resolution=1024, views=4) == MemoryPlan(False, False, None)
+    assert plan_memory("low", 10**15, resolution=1024, views=4) == MemoryPlan(True, True, 2)
+
+
+@pytest.mark.parametrize(
+    ("free", "resolution", "plan"),
+    [
+        (139 * GIB, 1024, MemoryPlan(False, False, None)),  # all four views' activations: 47 GiB
+        (35 * GIB, 1024, MemoryPlan(True, False, None)),  # one view's
+        (18 * GIB, 1024, MemoryPlan(True, False, None)),  # a 24 GB card with the UNet on it
+        (10 * GIB, 1024, MemoryPlan(True, True, None)),  # a 16 GB card
+        (2 * GIB, 1024, MemoryPlan(True, True, 2)),
+        (6 * GIB, 768, MemoryPlan(True, True, None)),  # a 12 GB card with the UNet on it
+    ],
+)
+def test_auto_takes_the_fastest_plan_that_fits(free, resolution, plan):
+    assert plan_memory("auto", free, resolution=resolution, views=4) == plan
+
+
+def test_a_small_encoder_needs_no_saving():
+    assert plan_memory("auto", 4 * GIB, resolution=128, views=2, encoder_bytes_per_pixel=3000).max_batch is None
+    assert not plan_memory("auto", 4 * GIB, resolution=128, views=2, encoder_bytes_per_pixel=3000).recompute_encoder
+
+
+def test_unknown_mode():
+    with pytest.raises(InputError, match="memory: expected auto, low or high, got tiny"):
+        plan_memory("tiny", 0, resolution=64, views=1)  # type: ignore[arg-type]
+
+
+def test_free_memory_is_plausible():
+    assert 2**28 < free_bytes(torch.device("cpu")) < 2**50

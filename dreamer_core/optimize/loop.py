@@ -28,6 +28,9 @@ from .state import OptimizationState
 MAX_BAD_STEPS = 10
 """So many steps in a row with NaN or inf in the gradient end the run."""
 
+PHASES = ("cameras", "render", "encode", "guidance", "encode_backward", "clip", "render_backward", "update")
+"""What the seconds of a step are counted under."""
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -53,7 +56,7 @@ class StepReport:
     network_evaluations: int
     """Per view."""
     seconds: dict[str, float]
-    """By phase: render, encode, guidance, backward, update."""
+    """By phase, see `PHASES`."""
 
     @property
     def total_seconds(self) -> float:
@@ -149,6 +152,7 @@ def train_step(
     weights = config.regularizers
     with_depth = depth_step or weights.tv_disparity > 0
     scene = _noisy(state.gaussians, config.scale_noise, generator("scales"))
+    watch.lap("cameras")
     output = render(scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer)
     disparity = _disparity(output, cameras) if with_depth else None
     watch.lap("render")
@@ -174,6 +178,7 @@ def train_step(
 
     # Down to the images, where clipping happens.
     encoded.backward(gradient)
+    watch.lap("encode_backward")
     if weights.tv_rgb > 0:
         (weights.tv_rgb * total_variation(color_leaf)).backward()
     if disparity_leaf is not None and weights.tv_disparity > 0:
@@ -202,10 +207,12 @@ def train_step(
         tensors.append(weights.scale * state.gaussians.scales.mean())
         gradients.append(None)
 
+    watch.lap("clip")
+
     # Into the Gaussians.
     density.retain_gradient(output.info)
     torch.autograd.backward(tensors, gradients)
-    watch.lap("backward")
+    watch.lap("render_backward")
 
     state.set_rates(config.learning_rates, config.schedule_steps)
     for optimizer in state.optimizers.values():

@@ -13,7 +13,7 @@ MemoryMode = Literal["auto", "low", "high"]
 MODES: tuple[MemoryMode, ...] = ("auto", "low", "high")
 
 ENCODER_BYTES_PER_PIXEL = 12_200
-"""Saved for the backward pass of SDXL's VAE encoder in float32, per pixel of one image (tests/core/test_memory.py counts it)."""
+"""What SDXL's VAE encoder keeps for its backward pass in float32, per pixel; tests/core/test_memory.py counts it."""
 CHECKPOINTED_BYTES_PER_PIXEL = 5_900
 """The same with every residual block checkpointed, the largest block's recomputation included."""
 UNET_BYTES_PER_LATENT = 40_000

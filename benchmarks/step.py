@@ -1,0 +1,271 @@
+"""Time and memory of an optimisation step: `python -m benchmarks.step`, with `--full-size` for SDXL's own dimensions.
+
+`ours` is the loop as it is. `official-like` does what the released code does: e_s evaluated twice, an evaluation at
+s = 0 that is thrown away, three calls where one would do, and all views' encoder activations alive at once.
+Each variant runs in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import finish
+from dreamer_core.cli.generate import STARTER
+from dreamer_core.diffusion.moves import euler_step
+from dreamer_core.diffusion.predictor import Conditioning, NoisePredictor
+from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free
+from dreamer_core.initializers import initial_shape
+from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
+from dreamer_core.optimize.config import GuidanceConfig
+from dreamer_core.optimize.loop import PHASES
+from dreamer_core.optimize.memory import free_bytes, plan_memory
+from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
+
+VARIANTS = ("ours", "ours, low memory", "official-like")
+
+
+class Counted:
+    """A teacher whose network calls are timed and counted."""
+
+    def __init__(self, teacher: NoisePredictor) -> None:
+        self.teacher, self.seconds, self.samples = teacher, 0.0, 0
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.teacher.sigmas
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.teacher.encode(images)
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        wait(x.device)
+        start = time.perf_counter()
+        out = self.teacher.eps(x, sigma, cond)
+        wait(x.device)
+        self.seconds += time.perf_counter() - start
+        self.samples += len(x)
+        return out
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def official_like(
+    predictor: NoisePredictor,
+    z: Tensor,
+    noise: Tensor,
+    steps: Timesteps,
+    cond: GuidanceConditioning,
+    config: GuidanceConfig,
+) -> GuidanceResult:
+    """TSM's gradient with the released code's order and number of evaluations (method.md, section 4)."""
+    sigmas = [float(v) for v in predictor.sigmas]
+    mu = steps.s + round(config.gamma * (steps.t - steps.s))
+    calls = 0
+
+    def eps(x: Tensor, at: int, c: Conditioning) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return predictor.eps(x, x.new_full((len(x),), sigmas[at]), c)
+
+    x, now = z + sigmas[0] * noise, 0
+    if steps.s == 0:
+        eps(x, 0, cond.inversion)  # made and thrown away
+    while now < steps.s:
+        after = min(now + config.stride, steps.s)
+        x = euler_step(x, eps(x, now, cond.inversion), sigmas[now], sigmas[after])
+        now = after
+    x_mu = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[mu])
+    x_t = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[steps.t])  # again
+    both = Conditioning.cat([cond.positive, cond.negative])
+    positive, negative = eps(torch.cat([x_t, x_t]), steps.t, both).chunk(2)
+    target = eps(x_mu, mu, cond.inversion)
+    gradient = sigmas[steps.t] * (classifier_free(positive, negative, config.cfg) - target)
+    return GuidanceResult(gradient, calls=calls, samples=calls + 1)
+
+
+def full_size_sdxl(device: torch.device) -> tuple[Any, ViewPrompts]:
+    """SDXL's UNet and VAE encoder with random weights, UNet in half precision on CUDA; prompts are random, too."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from dreamer_core.diffusion.noise_schedule import schedule_from_config
+    from dreamer_core.diffusion.sdxl_configs import SCHEDULER_CONFIG
+    from dreamer_core.diffusion.sdxl_predictor import DiffusersSDXL
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    with torch.device(device):
+        unet = UNet2DConditionModel(
+            sample_size=128,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(320, 640, 1280),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+            scaling_factor=0.13025,
+        )
+    vae.decoder = None
+    for module in (unet, vae):
+        module.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    unet.to(dtype)
+    teacher = DiffusersSDXL(
+        unet=unet, vae=vae, towers=(), schedule=schedule_from_config(dict(SCHEDULER_CONFIG)), source={}
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def random_prompt() -> Conditioning:
+        tokens, pooled = torch.randn(1, 77, 2048, generator=generator), torch.randn(1, 1280, generator=generator)
+        return Conditioning(tokens, pooled).to(device)
+
+    front, side, back, negative, inversion = (random_prompt() for _ in range(5))
+    return teacher, ViewPrompts(front, side, back, None, negative, inversion)
+
+
+def small_sdxl(model: str | None, device: torch.device) -> tuple[Any, ViewPrompts]:
+    """The named checkpoint, else the starter, else a tiny random SDXL."""
+    from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
+    from dreamer_core.diffusion.tiny_sdxl import save_tiny_sdxl
+
+    if model is None and (STARTER / "model_index.json").is_file():
+        model = str(STARTER)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = load_sdxl(model or save_tiny_sdxl(Path(folder) / "tiny"), device=device)
+    prompts = encode_prompts(teacher, PromptConfig("a red mug"))
+    teacher.release_text_encoders()
+    return teacher, prompts
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """One variant in this process."""
+    device = torch.device(args.device)
+    make = full_size_sdxl(device) if args.full_size else small_sdxl(args.model, device)
+    teacher, prompts = make
+    config: OptimizeConfig = replace(
+        PRESETS["official" if args.full_size else "starter"],
+        steps=args.steps + args.warmup,
+        views=args.views,
+        resolution=args.resolution,
+    )
+    config = replace(config, density=replace(config.density, enabled=False))
+    if args.variant != "official-like":
+        mode = "low" if args.variant.endswith("low memory") else "auto"
+        plan = plan_memory(
+            mode,
+            free_bytes(device),
+            resolution=config.resolution,
+            views=config.views,
+            encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
+        )
+        teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
+        config = replace(config, recompute_encoder=plan.recompute_encoder)
+    counted = Counted(teacher)
+    scene = initial_shape("sphere", args.count, torch.Generator().manual_seed(0)).to(device)
+    state = OptimizationState.create(scene, config.learning_rates)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    reports, network = [], []
+    wasteful = mock.patch("dreamer_core.optimize.loop.guidance_gradient", official_like)
+    if args.variant == "official-like":
+        wasteful.start()
+    for report in optimize(state, counted, prompts, config, args.renderer):
+        wait(device)
+        if report.step >= args.warmup:
+            reports.append(report)
+            network.append(counted.seconds)
+        counted.seconds = 0.0
+        if report.step == args.warmup - 1:
+            counted.samples = 0
+    phases = {name: statistics.median(r.seconds[name] for r in reports) for name in PHASES}
+    total = statistics.median(r.total_seconds for r in reports)
+    outside = phases["cameras"] + phases["clip"] + phases["update"]
+    outside += statistics.median(r.seconds["guidance"] - n for r, n in zip(reports, network))
+    return {
+        "variant": args.variant,
+        "s/step": total,
+        "UNet": statistics.median(network),
+        **{name: seconds for name, seconds in phases.items() if name != "guidance"},
+        "outside": f"{100 * outside / total:.1f} %",
+        "evaluations/view": counted.samples / args.views / len(reports),
+        "peak GiB": peak_bytes(device) / 2**30,
+    }
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory: allocated on the GPU, else resident in the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Every variant in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="an SDXL (default: the starter)")
+    parser.add_argument(
+        "--full-size", action="store_true", help="SDXL's dimensions with random weights, preset official"
+    )
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--views", type=int, default=None, help="default: 2, full size 4")
+    parser.add_argument("--resolution", type=int, default=None, help="default: 128, full size 1024")
+    parser.add_argument("--count", type=int, default=20_000, help="Gaussians")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--renderer", default="auto")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: all")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.views = args.views or (4 if args.full_size else 2)
+    args.resolution = args.resolution or (1024 if args.full_size else 128)
+    if args.child:
+        (args.variant,) = args.variant
+        print(json.dumps(measure(args)))
+        return
+    rows = []
+    for variant in args.variant or VARIANTS:
+        options = [f"--{n}={getattr(args, n)}" for n in ("steps", "warmup", "views", "resolution", "count", "device")]
+        options += [f"--renderer={args.renderer}", f"--variant={variant}", "--child"]
+        options += ["--full-size"] if args.full_size else []
+        options += [f"--model={args.model}"] if args.model else []
+        command = [sys.executable, "-m", "benchmarks.step", *options]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"{variant}: failed, see above", file=sys.stderr)
+            continue
+        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    if rows:
+        finish(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -149,7 +149,7 @@ def _identify_part(header: Header) -> CheckpointKind:
             return CheckpointKind.VAE if out[0] == 8 and len(out) == 4 else CheckpointKind.OTHER_VAE
     if header.starting("encoder.layers.") and header.starting("decoder.layers."):
         return CheckpointKind.TINY_VAE
-    if header.having("text_model.encoder.", "transformer.resblocks.", "encoder.block.0.layer.0.SelfAttention"):
+    if header.having("encoder.layers.0.self_attn.", "transformer.resblocks.", "layer.0.SelfAttention.", "mlp.fc1."):
         return CheckpointKind.TEXT_ENCODER
     if 0 < len(header) <= 4 and header.having("emb_params", "clip_g", "clip_l", "string_to_param"):
         return CheckpointKind.EMBEDDING

@@ -98,20 +98,22 @@ def original_text(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n if n.startswith("text_model.") else f"text_model.{n}": v for n, v in state.items()}
 
 
+TEXT_2_ENDS = {
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+}
+
+
 def original_text_2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A CLIPTextModelWithProjection's tensors as OpenCLIP names and packs them."""
     out: dict[str, Tensor] = {"text_projection": state["text_projection.weight"].T}
     for name, value in state.items():
         found = re.match(r"text_model\.encoder\.layers\.(\d+)\.(.+)", name)
         if found is None:
-            ends = {
-                "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-                "text_model.embeddings.position_embedding.weight": "positional_embedding",
-                "text_model.final_layer_norm.weight": "ln_final.weight",
-                "text_model.final_layer_norm.bias": "ln_final.bias",
-            }
-            if name in ends:
-                out[ends[name]] = value
+            if name in TEXT_2_ENDS:
+                out[TEXT_2_ENDS[name]] = value
             continue
         block, rest = f"transformer.resblocks.{found.group(1)}.", found.group(2)
         if rest.startswith("self_attn.q_proj."):
@@ -119,6 +121,24 @@ def original_text_2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out[f"{block}attn.in_proj_{rest.rsplit('.', 1)[1]}"] = torch.cat(packed)
         elif not rest.startswith(("self_attn.k_proj.", "self_attn.v_proj.")):
             out[block + _swap_start(rest, OPEN_CLIP)] = value
+    return out
+
+
+def text_2_from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """OpenCLIP's tensors under the names of CLIPTextModelWithProjection: `original_text_2` undone."""
+    ends = {old: new for new, old in TEXT_2_ENDS.items()}
+    inner = {old: new for new, old in OPEN_CLIP.items()}
+    out = {"text_projection.weight": tensors["text_projection"].T.contiguous()}
+    for name, value in tensors.items():
+        if name in ends:
+            out[ends[name]] = value
+        elif found := re.match(r"transformer\.resblocks\.(\d+)\.(.+)", name):
+            layer, rest = f"text_model.encoder.layers.{found.group(1)}.", found.group(2)
+            if rest.startswith("attn.in_proj_"):
+                for p, part in zip("qkv", value.chunk(3)):
+                    out[f"{layer}self_attn.{p}_proj.{rest.removeprefix('attn.in_proj_')}"] = part.contiguous()
+            else:
+                out[layer + _swap_start(rest, inner)] = value
     return out
 
 

@@ -6,10 +6,8 @@ schedule, CLIP's activations (stabilityai/generative-models, configs/inference/s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .safetensors_header import Header
@@ -20,6 +18,7 @@ UNET_PREFIX = "model.diffusion_model."
 TEXT_PREFIX = "conditioner.embedders.0.transformer."
 TEXT_2_PREFIX = "conditioner.embedders.1.model."
 VAE_PREFIX = "first_stage_model."
+PREFIXES = {"unet": UNET_PREFIX, "vae": VAE_PREFIX, "text_encoder": TEXT_PREFIX, "text_encoder_2": TEXT_2_PREFIX}
 
 SCHEDULER_CONFIG: Mapping[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
@@ -28,18 +27,6 @@ SCHEDULER_CONFIG: Mapping[str, Any] = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
-}
-
-MODEL_INDEX: Mapping[str, Any] = {
-    "_class_name": "StableDiffusionXLPipeline",
-    "force_zeros_for_empty_prompt": False,
-    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "tokenizer_2": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
 }
 
 
@@ -160,20 +147,11 @@ def text_config_2(header: Header) -> dict[str, Any]:
     return {**config, "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu"}
 
 
-def write_configs(header: Header, folder: Path) -> None:
-    """Write the configs of a single file's UNet and text encoders as a diffusers folder without weights.
-
-    Errors: KeyError where a tensor that SDXL must have is missing.
-    """
+def part_configs(header: Header) -> dict[str, dict[str, Any]]:
+    """Configs of a single file's UNet and text encoders. Errors: KeyError where a tensor of SDXL is missing."""
     second = text_config_2(header.stripped(TEXT_2_PREFIX))
-    files: dict[str, Mapping[str, Any]] = {
-        "model_index.json": MODEL_INDEX,
-        "scheduler/scheduler_config.json": SCHEDULER_CONFIG,
-        "unet/config.json": unet_config(header.stripped(UNET_PREFIX), second["projection_dim"]),
-        "text_encoder/config.json": text_config(header.stripped(TEXT_PREFIX)),
-        "text_encoder_2/config.json": second,
+    return {
+        "unet": unet_config(header.stripped(UNET_PREFIX), second["projection_dim"]),
+        "text_encoder": text_config(header.stripped(TEXT_PREFIX)),
+        "text_encoder_2": second,
     }
-    for name, config in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config), encoding="utf-8")

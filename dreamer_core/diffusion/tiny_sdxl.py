@@ -20,9 +20,9 @@ from .original_layout import (
     original_vae,
 )
 from .quiet import quiet_loading
-from .sdxl_configs import MODEL_INDEX, SCHEDULER_CONFIG, VAE_SCALING_FACTOR
+from .sdxl_configs import SCHEDULER_CONFIG, VAE_SCALING_FACTOR
 
-WIDTHS = (32, 64)  # of the two text encoders; they must differ, for diffusers tells them apart by it
+WIDTHS = (32, 64)  # of the two text encoders
 WORDS = (
     "a",
     "an",
@@ -44,6 +44,17 @@ WORDS = (
     "white",
     "black",
 )
+MODEL_INDEX: dict[str, Any] = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "force_zeros_for_empty_prompt": False,
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 UNET: dict[str, Any] = {
     "sample_size": 16,
     "block_out_channels": (32, 64),
@@ -77,7 +88,7 @@ def save_tiny_sdxl(folder: str | Path, seed: int = 0) -> Path:
             part.save_pretrained(folder / name, safe_serialization=True)
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(dict(SCHEDULER_CONFIG), indent=1))
-    (folder / "model_index.json").write_text(json.dumps(dict(MODEL_INDEX), indent=1))
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=1))
     _save_tokenizers(folder)
     return folder
 

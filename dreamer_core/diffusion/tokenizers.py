@@ -67,7 +67,7 @@ def _load(folder: Path, **options: str) -> Any:
 
     try:
         return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises bare Exceptions
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         got = f"files in {folder.name}/ that cannot be read: {reason}"
         raise InputError("--tokenizer", "CLIP's vocab.json and merges.txt", got, "download them again") from error

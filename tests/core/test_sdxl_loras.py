@@ -1,0 +1,178 @@
+"""LoRAs in diffusers', peft's and kohya's formats, merged by weight * alpha / rank * B A; and what is refused."""
+
+import pytest
+import torch
+from lora_files import MODULES, expected_change, factors, write_kohya, write_peft
+from safetensors.torch import load_file, save_file
+
+from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
+from dreamer_core.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("single_threaded")
+
+
+def weights(sdxl):
+    """{(part, module): weight} of a loaded SDXL; the first text encoder's names with `text_model`, as in files."""
+    parts = {
+        "unet": sdxl._unet,
+        "text_encoder": sdxl._towers[0].model,
+        "text_encoder_2": sdxl._towers[1].model,
+    }
+    out = {}
+    for part, module in parts.items():
+        for name, value in module.state_dict().items():
+            module_name = name.removesuffix(".weight")
+            if part != "unet" and not module_name.startswith("text_"):
+                module_name = f"text_model.{module_name}"
+            out[part, module_name] = value
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_sdxl_dir):
+    return load_sdxl(tiny_sdxl_dir)
+
+
+@pytest.fixture(scope="module")
+def pairs(plain):
+    have = weights(plain)
+    keys = [(part, module) for part, modules in MODULES.items() for module in modules]
+    return factors({key: tuple(have[key].shape) for key in keys})
+
+
+def check_change(before, after, expected):
+    before, after = weights(before), weights(after)
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value + expected.get(key, 0.0), rtol=1e-5, atol=1e-5)
+    assert set(expected) <= set(before)
+
+
+@pytest.mark.parametrize("writer", [write_kohya, write_peft])
+@pytest.mark.parametrize("weight", [1.0, -0.35, 0.0])
+def test_every_format_changes_exactly_its_layers_in_proportion(writer, weight, plain, pairs, tiny_sdxl_dir, tmp_path):
+    path = writer(tmp_path / "style.safetensors", pairs)
+    check_change(plain, load_sdxl(tiny_sdxl_dir, loras=[(path, weight)]), expected_change(pairs, weight))
+
+
+def test_a_lora_changes_prediction_and_prompts_and_weight_zero_does_not(plain, pairs, tiny_sdxl_dir, tmp_path):
+    path = write_kohya(tmp_path / "style.safetensors", pairs)
+    x, sigma = torch.randn(1, 4, 8, 8), torch.ones(1)
+    cond = plain.encode_text(["a cube"])
+    changed = load_sdxl(tiny_sdxl_dir, loras=[(path, 1.0)])
+    assert float((changed.eps(x, sigma, cond) - plain.eps(x, sigma, cond)).abs().max()) > 1e-3
+    assert float((changed.encode_text(["a cube"]).tokens - cond.tokens).abs().max()) > 1e-3
+    assert float((changed.encode_text(["a cube"]).pooled - cond.pooled).abs().max()) > 1e-3
+    same = load_sdxl(tiny_sdxl_dir, loras=[(path, 0.0)])
+    assert torch.equal(same.eps(x, sigma, cond), plain.eps(x, sigma, cond))
+
+
+def test_several_loras_add_up_and_a_single_file_takes_them_too(plain, pairs, tiny_sdxl_file, tmp_path):
+    shapes = {key: (up.shape[0], down.shape[1]) for key, (down, up) in pairs.items()}
+    other = factors(shapes, seed=1)
+    first = write_kohya(tmp_path / "a.safetensors", pairs)
+    second = write_peft(tmp_path / "b.safetensors", other)
+    both = load_sdxl(tiny_sdxl_file, loras=[(first, 0.5), (second, 2.0)])
+    one, two = expected_change(pairs, 0.5), expected_change(other, 2.0)
+    check_change(plain, both, {key: one[key] + two[key] for key in one})
+    described = both.describe()["loras"]
+    assert [(entry["file"], entry["weight"]) for entry in described] == [("a.safetensors", 0.5), ("b.safetensors", 2.0)]
+
+
+def lora(width, module="input_blocks_4_1_transformer_blocks_0_attn2_to_k"):
+    name = f"lora_unet_{module}"
+    return {f"{name}.lora_down.weight": torch.zeros(4, width), f"{name}.lora_up.weight": torch.zeros(64, 4)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        (lora(768), "Stable Diffusion 1.x"),
+        (lora(1024), "Stable Diffusion 2.x"),
+        (lora(2048), "a LoRA for SDXL (cross-attention width 2048, this model's is 96)"),
+        (lora(64, "input_blocks_4_1_transformer_blocks_0_attn7_to_q"), "none of whose layers"),
+        (lora(33, "input_blocks_4_1_transformer_blocks_0_attn1_to_q"), "does not fit"),
+        ({"transformer.blocks.0.lora_A.weight": torch.zeros(4, 4)}, "none of whose layers"),
+        (lora(64, "middle_block_1_proj_in") | {"lora_unet_middle_block_1_proj_in.dora_scale": torch.ones(64)}, "DoRA"),
+        ({"lora_unet_middle_block_1_proj_in.lora_down.weight": torch.zeros(4, 64)}, "half of a layer missing"),
+        ({"lora_unet_mid.hada_w1_a": torch.zeros(4, 4)}, "LyCORIS"),
+        ({"encoder.conv_out.weight": torch.zeros(8, 2, 3, 3)}, "a VAE"),
+    ],
+)
+def test_what_is_not_for_this_model_is_refused_in_one_line(tensors, says, tiny_sdxl_dir, tmp_path):
+    path = tmp_path / "wrong.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(InputError) as error:
+        load_sdxl(tiny_sdxl_dir, loras=[(path, 1.0)])
+    text = str(error.value)
+    assert error.value.field == "--lora"
+    assert says in text
+    assert "wrong.safetensors" in text
+    assert "\n" not in text
+
+
+def test_convolutions_old_processor_names_and_the_original_layout(plain, tiny_sdxl_dir, tmp_path):
+    def random(*shape):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+    down, up = random(4, 32 * 9), random(32, 4)
+    small_down, small_up = random(4, 64), random(64, 4)
+    q = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    path = tmp_path / "mixed.safetensors"
+    tensors = {
+        "lora_unet_input_blocks_1_0_in_layers_2.lora_down.weight": down.view(4, 32, 3, 3),
+        "lora_unet_input_blocks_1_0_in_layers_2.lora_up.weight": up.view(32, 4, 1, 1),
+        f"unet.{q}.processor.to_q_lora.down.weight": small_down,
+        f"unet.{q}.processor.to_q_lora.up.weight": small_up,
+        f"unet.{q}.processor.to_out_lora.down.weight": small_down,
+        f"unet.{q}.processor.to_out_lora.up.weight": small_up,
+        "diffusion_model.middle_block.1.proj_in.lora_A.weight": small_down,
+        "diffusion_model.middle_block.1.proj_in.lora_B.weight": small_up,
+    }
+    save_file({name: value.clone() for name, value in tensors.items()}, path)
+    small = small_up @ small_down
+    expected = {
+        ("unet", "down_blocks.0.resnets.0.conv1"): (up @ down).view(32, 32, 3, 3),
+        ("unet", f"{q}.to_q"): small,
+        ("unet", f"{q}.to_out.0"): small,
+        ("unet", "mid_block.attentions.0.proj_in"): small,
+    }
+    check_change(plain, load_sdxl(tiny_sdxl_dir, loras=[(path, 1.0)]), expected)
+
+
+def test_layers_without_a_place_are_counted(pairs, tiny_sdxl_dir, tmp_path, caplog):
+    path = write_kohya(tmp_path / "more.safetensors", pairs)
+    save_file({**load_file(path), **lora(64, "input_blocks_9_1_proj_in")}, path)
+    load_sdxl(tiny_sdxl_dir, loras=[(path, 1.0)])
+    assert f"1 of {len(pairs) + 1} layers have no place" in caplog.text
+
+
+def test_merging_equals_diffusers(plain, pairs, tiny_sdxl_dir, tmp_path):
+    """An independent implementation, peft's, on the same file."""
+    from diffusers import UNet2DConditionModel
+
+    pytest.importorskip("peft")
+    unet_pairs = {key: value for key, value in pairs.items() if key[0] == "unet"}
+    path = write_kohya(tmp_path / "style.safetensors", unet_pairs)
+    unet = UNet2DConditionModel.from_pretrained(tiny_sdxl_dir / "unet")
+    from diffusers import StableDiffusionXLPipeline
+
+    tensors, alphas = StableDiffusionXLPipeline.lora_state_dict(str(path), unet_config=unet.config)
+    unet.load_lora_adapter(tensors, prefix="unet", network_alphas=alphas, adapter_name="style")
+    unet.set_adapters("style", 0.7)
+    ours = load_sdxl(tiny_sdxl_dir, loras=[(path, 0.7)])
+    x, cond = torch.randn(1, 4, 8, 8), plain.encode_text(["a cube"])
+    got = ours.eps(x, torch.ones(1), cond)
+    size = torch.tensor([[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]])
+    with torch.no_grad():
+        expected = unet(
+            x / 2**0.5,
+            int((plain.sigmas.log()).abs().argmin()),
+            cond.tokens,
+            added_cond_kwargs={"text_embeds": cond.pooled, "time_ids": size},
+        ).sample
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_lora_is_refused_before_the_model_is_loaded(tmp_path, tiny_sdxl_dir):
+    with pytest.raises(InputError, match=r"--lora: .*a path that does not exist"):
+        load_sdxl(tiny_sdxl_dir, loras=[(tmp_path / "none.safetensors", 1.0)])

@@ -16,6 +16,7 @@ from ..gaussians import Gaussians
 from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.memory import MODES, free_bytes, plan_memory
+from ..optimize.presets import INITIAL_COUNT
 from ..optimize.randomness import step_generator
 from ..prompts import PromptConfig, encode_prompts
 from .options import add_device_options, check_renderer, check_writable, resolve_device
@@ -68,10 +69,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--views", type=int, help="views per step")
     parser.add_argument("--resolution", type=int, help="pixels per side, a multiple of 64")
     parser.add_argument("--init", default="sphere", metavar="|".join([*SHAPES, "FILE.ply"]), help="default: sphere")
-    parser.add_argument("--count", type=int, help="Gaussians of the initial shape (starter: 4000; else 40000)")
+    parser.add_argument("--count", type=int, help="Gaussians of the initial shape (default: the preset's)")
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="auto", help="of the UNet (default: half on CUDA)")
+    parser.add_argument(
+        "--vae-dtype", choices=("float32", "bfloat16"), default="float32", help="SDXL's VAE overflows in float16"
+    )
     parser.add_argument(
         "--memory", choices=MODES, default="auto", help="how much to keep instead of computing twice (default: auto)"
     )
@@ -84,10 +88,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=run)
 
 
+def preset_name(args: argparse.Namespace) -> str:
+    """What `--preset` says, else what fits the checkpoint."""
+    return str(args.preset or ("official" if args.model else "starter"))
+
+
 def build_config(args: argparse.Namespace) -> OptimizeConfig:
     """The preset with the options that were given. Errors: InputError."""
-    preset = args.preset or ("official" if args.model else "starter")
-    config = PRESETS[preset]
+    config = PRESETS[preset_name(args)]
     guidance = config.guidance
     if args.method is not None:
         guidance = replace(guidance, method=args.method, cfg=100.0 if args.method == "sds" else guidance.cfg)
@@ -112,8 +120,10 @@ def _number(text: str) -> float:
 def initial_gaussians(args: argparse.Namespace) -> Gaussians:
     """The scene that `--init` names. Errors: InputError."""
     if args.init.lower().endswith(".ply"):
+        if args.count is not None:
+            raise InputError("--count", "no count beside a file, which has its own", args.count)
         return read_ply(Path(args.init), "--init")
-    count = args.count if args.count is not None else (40_000 if args.model else 4_000)
+    count = args.count if args.count is not None else INITIAL_COUNT[preset_name(args)]
     return initial_shape(args.init, count, step_generator(args.seed, 0, "init"))
 
 
@@ -196,6 +206,7 @@ def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignor
         model = STARTER
     if model is None:
         model = random_tiny_sdxl()
+    print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
     loras = [Lora.parse(text) for text in args.lora]
     return load_sdxl(
         model,
@@ -204,6 +215,7 @@ def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignor
         tokenizer=args.tokenizer,
         device=device,
         unet_dtype=DTYPES[args.dtype],
+        vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
     )
 
 

@@ -84,6 +84,8 @@ def run_session(
         )
 
     folder.path.mkdir(parents=True, exist_ok=True)
+    print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
+    next(render_views(state.gaussians.detach(), turntable(1, 64), WHITE, renderer))
     with (
         _interruptible() as interrupt,
         tqdm(total=config.steps, initial=state.step, unit="step", dynamic_ncols=True) as bar,
@@ -104,10 +106,11 @@ def run_session(
         finally:
             save()
             log()
+            gaussians = state.gaussians.detach()
+            if gaussians.check_finite() is None:
+                write_ply(gaussians, folder.splat)
         bar.close()
-        gaussians = state.gaussians.detach()
-        write_ply(gaussians, folder.splat)
-        sheet = turntable(8, 256)
+        sheet = turntable(8, 256, elevation=15.0)
         write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, renderer))), folder.views)
         if status == "interrupted":
             print(
@@ -116,7 +119,7 @@ def run_session(
                 file=sys.stderr,
             )
             return 130
-        film = render_views(gaussians, turntable(120, 512), WHITE, renderer)
+        film = render_views(gaussians, turntable(120, 512, elevation=15.0), WHITE, renderer)
         write_mp4(tqdm(film, total=120, desc="turntable", unit="frame", leave=False), folder.turntable)
         log()
     print(f"{len(gaussians):,} Gaussians after {state.step} steps")

@@ -74,3 +74,6 @@ PRESETS: dict[str, OptimizeConfig] = {
     "fast": FAST,
     "starter": STARTER,
 }
+
+INITIAL_COUNT: dict[str, int] = {"official": 81_920, "paper": 81_920, "fast": 40_000, "starter": 4_000}
+"""Gaussians of the initial shape; the published 4,096 points with 20 offsets each, and less where time is short."""

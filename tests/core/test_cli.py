@@ -132,6 +132,10 @@ BAD = [
     (["generate", "x", "--init", "cone"], "init: expected one of sphere, box, ball or a .ply file, got cone"),
     (["generate", "x", "--init", "gone.ply"], "--init: expected a .ply file, got gone.ply, which does not exist"),
     (["generate", "x", "--count", "0"], "count: expected at least 4 Gaussians, got 0"),
+    (
+        ["generate", "x", "--init", "a.ply", "--count", "9"],
+        "--count: expected no count beside a file, which has its own",
+    ),
     (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
     (["generate", "x", "--vae", "gone.safetensors"], "--vae: expected"),
     (["generate", "x", "--lora", "gone.safetensors:0.5"], "--lora: expected"),
@@ -153,7 +157,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(argv, message, tmp_pat
     (tmp_path / "file.txt").write_text("hello")
     assert main(argv) == 2
     err = capsys.readouterr().err
-    lines = [line for line in err.splitlines() if "RANDOM weights" not in line]
+    lines = [line for line in err.splitlines() if "RANDOM weights" not in line and not line.startswith("Loading ")]
     assert len(lines) == 1, err
     assert lines[0].startswith(f"{argv[0]}: error: ")
     assert message in lines[0]
@@ -173,6 +177,19 @@ def test_read_only_output_is_refused(tmp_path, monkeypatch, capsys):
     assert main(["generate", "x", "--out", str(tmp_path / "sub")]) == 2
     assert f"--out: expected a place that can be written to, got {tmp_path / 'sub'}, but" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_run_says_why_and_keeps_its_state(tiny_sdxl_dir, tmp_path, monkeypatch, capsys):
+    from dreamer_core.diffusion.sdxl_predictor import DiffusersSDXL
+
+    plain = DiffusersSDXL.eps
+    monkeypatch.setattr(DiffusersSDXL, "eps", lambda *args: plain(*args) * float("nan"))
+    out = tmp_path / "out"
+    assert generate(tiny_sdxl_dir, out, "--steps", "30") == 1
+    assert "10 steps in a row had NaN or inf in the gradient" in capsys.readouterr().err
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    assert {"splat.ply", "run.json", "metrics.csv", "state.safetensors"} == {p.name for p in out.iterdir()}
+    assert {row["nonfinite"] for row in csv.DictReader((out / "metrics.csv").open())} != {"0"}
 
 
 def test_ctrl_c_keeps_what_exists(tiny_sdxl_dir, tmp_path):

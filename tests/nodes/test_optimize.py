@@ -1,0 +1,246 @@
+"""The optimiser's keys, store and progress, in this process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def scene(execute, loaded):
+    """The inputs of a run that takes a second."""
+    model, clip, vae = loaded
+    splat = execute("DreamerXLInitialize", source={"source": "sphere", "count": 100}).args[0]
+    prompt = execute("DreamerXLPrompt", clip=clip, prompt="a red mug").args[0]
+    return {"model": model, "vae": vae, "prompt": prompt, "splat": splat}
+
+
+@pytest.fixture
+def optimize(execute, scene, ours, tmp_path, monkeypatch):
+    """DreamerXLOptimize on the scene, with a store of its own and the steps it made counted."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    module, made = ours("nodes.optimize"), []
+    core = module.optimize
+
+    def counting(*args):
+        for report in core(*args):
+            made.append(report.step)
+            yield report
+
+    monkeypatch.setattr(module, "optimize", counting)
+
+    def run(steps, **changes):
+        made.clear()
+        small = {"preset": "starter", "steps": steps, "views": 1, "resolution": 64, "seed": 0, "final_views": 1}
+        out = execute("DreamerXLOptimize", **{**scene, **small, **changes})
+        return out.args[0], list(made)
+
+    return run
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("positions", "scales", "rotations", "sh"))
+
+
+def test_again_longer_shorter_other_and_back(optimize):
+    first, made = optimize(3)
+    assert made == [0, 1, 2]
+    again, made = optimize(3)
+    assert made == []
+    assert same(first, again)
+    other, made = optimize(2, seed=1)
+    assert made == [0, 1]
+    back, made = optimize(3)  # A -> B -> A
+    assert made == []
+    assert same(first, back)
+    longer, made = optimize(5)
+    assert made == [3, 4]
+    assert not same(longer, first)
+    shorter, made = optimize(3)
+    assert made == []
+    assert same(first, shorter)
+
+
+def test_a_cancelled_run_goes_on_and_ends_the_same(optimize, ours, monkeypatch):
+    import comfy.model_management as mm
+
+    whole, _ = optimize(4, seed=7)
+    progress = ours("nodes.host.progress").Progress
+    update = progress.update
+
+    def cancel_after_two(self, report, gaussians):
+        update(self, report, gaussians)
+        if report.step == 1:
+            mm.interrupt_current_processing(True)
+
+    # The same settings under another key: a different splat would change the result, so clear the store instead.
+    store = ours("nodes.host.store").RunStore
+    monkeypatch.setattr(store, "load", lambda *_: None)
+    monkeypatch.setattr(progress, "update", cancel_after_two)
+    with pytest.raises(mm.InterruptProcessingException):
+        optimize(4, seed=7)
+    monkeypatch.undo()
+    resumed, _ = optimize(4, seed=7)
+    assert same(whole, resumed)
+
+
+def test_cancelled_state_is_on_disk(optimize, ours, monkeypatch, tmp_path):
+    import comfy.model_management as mm
+
+    progress = ours("nodes.host.progress").Progress
+    monkeypatch.setattr(
+        progress, "update", lambda self, report, _: mm.interrupt_current_processing(report.step == 1)
+    )
+    with pytest.raises(mm.InterruptProcessingException):
+        optimize(4, seed=9)
+    states = [p.stem for p in tmp_path.rglob("*.safetensors")]
+    assert states == ["0000002"]
+    _, made = optimize(2, seed=9)
+    assert made == []
+
+
+def test_key_names_everything_but_the_number_of_steps(ours, scene):
+    module, optimize = ours("nodes.optimize"), ours("dreamer_core.optimize")
+    config = optimize.PRESETS["starter"]
+
+    def key(cfg=config, backend="numba", **changes):
+        inputs = {**scene, **changes}
+        return module.run_key(*(inputs[k] for k in ("model", "vae", "prompt", "splat")), cfg, backend)
+
+    base = key()
+    assert key() == base
+    assert key(replace(config, steps=900)) == base
+    assert key(replace(config, recompute_encoder=True)) == base
+    changed = {
+        key(replace(config, seed=1)),
+        key(replace(config, guidance=replace(config.guidance, cfg=8.0))),
+        key(backend="torch"),
+    }
+    views = scene["prompt"].views
+    changed.add(key(prompt=replace(scene["prompt"], views=replace(views, front=views.back))))
+    changed.add(key(prompt=replace(scene["prompt"], sizes={"width": 512})))
+    model = scene["model"]
+    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
+    for delta, strength in ((1.0, 1.0), (1.0, 0.5), (2.0, 1.0)):
+        patched = model.clone()
+        patched.add_patches({name: ("diff", (torch.full((128, 128), delta),))}, strength)
+        changed.add(key(model=patched))
+    moved = ours("nodes.host.splat").pack(ours("nodes.host.splat").items(scene["splat"]))
+    moved.positions[0, 0, 0] += 1e-3
+    changed.add(key(splat=moved))
+    assert len(changed) == 9
+    assert base not in changed
+
+
+def test_key_of_equal_patches_is_equal_and_survives_loading(ours, scene):
+    """patches_uuid is drawn anew by every LoraLoader; what counts is the content. Patched weights do not count twice."""
+    identity, host = ours("nodes.host.identity"), ours("nodes.host.sdxl")
+    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
+
+    def patched():
+        model = scene["model"].clone()
+        model.add_patches({name: ("diff", (torch.full((128, 128), 0.01),))}, 1.0)
+        return model
+
+    def key(model):
+        found = identity.Key()
+        identity.add_model(found, model)
+        return found.hexdigest()
+
+    first, second = patched(), patched()
+    before = key(first)
+    assert key(second) == before
+    with torch.inference_mode(False), host.loaded_teacher(first, scene["vae"], views=1, resolution=64):
+        assert key(first) == before
+    assert key(second) == before
+
+
+def test_store_is_bounded(ours, tmp_path, monkeypatch):
+    store_module, optimize = ours("nodes.host.store"), ours("dreamer_core.optimize")
+    monkeypatch.setattr(store_module, "MAX_STATES", 3)
+    start = ours("dreamer_core.initializers").initial_shape("sphere", 10, torch.Generator())
+    rates = optimize.PRESETS["starter"].learning_rates
+    for i in range(5):
+        state = optimize.OptimizationState.create(start, rates)
+        state.step = i + 1
+        store_module.RunStore(f"run{i}", tmp_path).save(state)
+        time.sleep(0.01)
+    assert sorted(p.parent.name for p in tmp_path.rglob("*.safetensors")) == ["run2", "run3", "run4"]
+    assert not (tmp_path / "run0").exists()
+    broken = tmp_path / "run4" / "0000005.safetensors"
+    broken.write_bytes(b"broken")
+    assert store_module.RunStore("run4", tmp_path).load(9, rates, torch.device("cpu")) is None
+    assert not broken.exists()
+
+
+def test_progress_text_and_rate_of_previews(ours, monkeypatch):
+    module = ours("nodes.host.progress")
+    sent = []
+    monkeypatch.setattr(module.Progress, "_text", lambda self, text: sent.append(text))
+    progress = module.Progress(1000, 0, None, "numba")
+    start = ours("dreamer_core.initializers").initial_shape("sphere", 1234, torch.Generator())
+    began = time.monotonic()
+    for step in range(600):
+        progress.update(SimpleNamespace(step=step, clipped=0.25, gaussians=1234), start)
+        time.sleep(0.002)
+    seconds = time.monotonic() - began
+    assert 1 <= len(sent) <= 2 * seconds + 1
+    assert sent[-1].startswith("step ")
+    assert "/1000 · " in sent[-1]
+    assert " left · 25% clipped · 1,234 Gaussians" in sent[-1]
+    assert module.duration(3723) == "1:02:03"
+
+
+def test_presets_supply_what_is_not_wired(ours, execute):
+    build = ours("nodes.optimize").build_config
+    presets = ours("dreamer_core.optimize").PRESETS
+    nothing = {"steps": 0, "views": 0, "resolution": 0, "seed": 0}
+    assert build("fast", nothing, None, None, None, None) == presets["fast"]
+    guidance = execute("DreamerXLTSMGuidance", method={"method": "ism", "cfg": 9.0}).args[0]
+    found = build("fast", {**nothing, "steps": 9, "seed": 4}, guidance, None, None, None)
+    assert (found.steps, found.seed, found.views) == (9, 4, presets["fast"].views)
+    assert (found.guidance.method, found.guidance.cfg) == ("ism", 9.0)
+
+
+def test_config_nodes_default_to_the_published_values(ours, execute):
+    optimize, cameras = ours("dreamer_core.optimize"), ours("dreamer_core.cameras")
+    assert execute("DreamerXLTSMGuidance", method={"method": "tsm"}).args[0] == optimize.GuidanceConfig()
+    clip = execute("DreamerXLGradientClip", mode={"mode": "pixel"}).args[0]
+    assert clip == optimize.PRESETS["official"].clip
+    assert execute("DreamerXLDensityControl", enabled=True).args[0] == optimize.DensityConfig()
+    found = execute("DreamerXLCameras").args[0]
+    published = cameras.OrbitConfig()
+    assert found.background == optimize.BackgroundConfig()
+    assert found.orbit.fov == pytest.approx(published.fov, abs=1e-3)
+    assert found.orbit.fov_floor == pytest.approx(published.fov_floor, abs=1e-3)
+    assert replace(found.orbit, fov=published.fov, fov_floor=published.fov_floor) == published
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "message"),
+    [
+        ("DreamerXLTSMGuidance", {}, "Dreamer XL Guidance: method: expected one of tsm, ism, sds"),
+        ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "t_min": 9, "t_max": 3}, "t_range: expected"),
+        ("DreamerXLGradientClip", {}, "Dreamer XL Gradient Clip: mode: expected one of pixel, norm, off"),
+        ("DreamerXLInitialize", {}, "Dreamer XL Initialize: source: expected one of sphere"),
+        ("DreamerXLInitialize", {"source": {"source": "file", "file": "../x.ply"}}, "file: expected a .ply in"),
+        ("DreamerXLCameras", {"radius_min": 9.0}, "Dreamer XL Cameras: cameras.radius: expected low <= high"),
+    ],
+)
+def test_messages_begin_with_the_node(execute, node, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        execute(node, **inputs)
+
+
+def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
+    teacher = ours("nodes.host.sdxl").HostSDXL
+    monkeypatch.setattr(teacher, "eps", lambda self, x, sigma, cond: x * float("nan"))
+    with pytest.raises(RuntimeError, match="^Dreamer XL Optimize: 10 steps in a row had NaN"):
+        optimize(20, seed=11)
+    assert not list(tmp_path.rglob("*.safetensors"))  # a ruined state is not resumed

@@ -1,0 +1,223 @@
+"""The adapter: a ComfyUI MODEL and VAE give the numbers that diffusers gives, and are handed back untouched."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import pytest
+import torch
+
+PROMPTS = ["a red mug, front view", "", "a blue view of the green photo"]
+
+
+@pytest.fixture(scope="module")
+def reference(ours, miniature):
+    """The same weights through diffusers."""
+    return ours("dreamer_core.diffusion.sdxl_diffusers").load_sdxl(miniature)
+
+
+@pytest.fixture
+def teacher(ours, loaded):
+    model, _, vae = loaded
+    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(model, vae, views=2, resolution=128) as t:
+        yield t[0]
+
+
+def inputs(batch=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 4, 16, 16, generator=generator), torch.tensor([0.05, 0.9, 9.0])[:batch]
+
+
+def test_text(ours, loaded, reference):
+    with torch.inference_mode():
+        found = ours("nodes.host.conditioning").HostTextEncoder(loaded[1]).encode_text(PROMPTS)
+    expected = reference.encode_text(PROMPTS)
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.pooled, expected.pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_eps_per_sample_sigma_and_prompt(teacher, reference):
+    cond = reference.encode_text(PROMPTS)
+    x, sigma = inputs()
+    found = teacher.eps(x, sigma, cond)
+    torch.testing.assert_close(found, reference.eps(x, sigma, cond), atol=1e-4, rtol=1e-4)
+    assert not found.is_inference()
+    alone = torch.cat([teacher.eps(x[i : i + 1], sigma[i : i + 1], cond[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(teacher.sigmas, reference.sigmas, rtol=1e-5, atol=0)
+
+
+def test_small_batches_when_memory_is_short(teacher, reference, monkeypatch):
+    cond = reference.encode_text(PROMPTS)
+    x, sigma = inputs()
+    whole = teacher.eps(x, sigma, cond)
+    monkeypatch.setattr(type(teacher), "_batch_size", lambda self, x: 2)
+    torch.testing.assert_close(teacher.eps(x, sigma, cond), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_encoder_and_its_gradient(teacher, reference, loaded):
+    images = torch.rand(2, 128, 128, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found, expected = teacher.encode(images), reference.encode(images)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((z * weights).sum(), images)[0] for z in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    # ComfyUI's own VAE node gives the same latents, in its unscaled space.
+    model, _, vae = loaded
+    with torch.inference_mode():
+        stock = model.model.process_latent_in(vae.encode(images.detach()))
+    torch.testing.assert_close(found, stock, atol=1e-3, rtol=1e-3)
+
+
+def test_kl_encoder(ours, host, loaded):
+    """SDXL's own kind of VAE: the private encoder equals ComfyUI's, with and without recomputing blocks."""
+    import comfy.ldm.models.autoencoder
+    import comfy.sd
+
+    layout = {
+        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    with torch.inference_mode():
+        params = {"ddconfig": layout, "embed_dim": 4}
+        network = comfy.ldm.models.autoencoder.AutoencoderKL(**params)
+        generator = torch.Generator().manual_seed(0)
+        for name, p in network.named_parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (0.5 * p[0].numel() ** -0.5 if p.ndim > 1 else 0.1))
+            if "norm" in name and name.endswith("weight"):
+                p.fill_(1.0)
+        vae = comfy.sd.VAE(sd=network.state_dict(), config={"params": params})
+        images = torch.rand(1, 64, 64, 3, generator=generator)
+        stock = loaded[0].model.process_latent_in(vae.encode(images))
+    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
+        loaded[0], vae, views=1, resolution=64
+    ) as (teacher, _):
+        images = images.clone().requires_grad_()
+        found = teacher.encode(images)
+        torch.testing.assert_close(found, stock.clone(), atol=1e-4, rtol=1e-4)
+        (gradient,) = torch.autograd.grad(found.sum(), images)
+        teacher._encoder.recompute = True
+        (again,) = torch.autograd.grad(teacher.encode(images).sum(), images)
+        torch.testing.assert_close(gradient, again)
+        assert gradient.abs().max() > 0
+
+
+def test_v_prediction_patch_takes_effect(ours, loaded, reference):
+    """eps = (x - denoised) / sigma for whatever the MODEL predicts: here the same network read as v."""
+    import comfy_extras.nodes_model_advanced as advanced
+
+    model, _, vae = loaded
+    with torch.inference_mode():
+        patched = advanced.ModelSamplingDiscrete().patch(model, "v_prediction", False)[0]
+    cond = reference.encode_text(PROMPTS[:1])
+    x, sigma = inputs(1)
+    s = float(sigma)
+    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
+        patched, vae, views=1, resolution=128
+    ) as (teacher, _):
+        found = teacher.eps(x, sigma, cond)
+    v = reference.eps(x, sigma, cond)  # what the network puts out
+    denoised = x / (s * s + 1) - v * s / (s * s + 1) ** 0.5
+    torch.testing.assert_close(found, (x - denoised) / s, atol=1e-3, rtol=1e-3)
+
+
+def lora_for(model, strength):
+    """The model with a random patch on one attention weight, as LoraLoader leaves it."""
+    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
+    weight = model.model.state_dict()[name]
+    delta = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    patched = model.clone()
+    assert patched.add_patches({name: ("diff", (delta,))}, strength) == [name]
+    return patched
+
+
+def test_lora_takes_effect_and_leaves_the_model_alone(ours, loaded, reference):
+    model, _, vae = loaded
+    cond = reference.encode_text(PROMPTS[:1])
+    x, sigma = inputs(1)
+    found = []
+    for candidate in (model, lora_for(model, 1.0), model):
+        with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
+            candidate, vae, views=1, resolution=128
+        ) as (teacher, _):
+            found.append(teacher.eps(x, sigma, cond))
+    assert (found[0] - found[1]).abs().max() > 1e-3
+    torch.testing.assert_close(found[0], found[2])
+
+
+def test_a_step_equals_the_cores(ours, teacher, reference):
+    """Three whole steps with the host's teacher and with diffusers' end in the same Gaussians."""
+    optimize, prompts = ours("dreamer_core.optimize"), ours("dreamer_core.prompts")
+    config = replace(optimize.PRESETS["starter"], steps=3, resolution=64)
+    views = prompts.encode_prompts(reference, prompts.PromptConfig("a red mug"))
+    ends = []
+    for predictor in (teacher, reference):
+        generator = torch.Generator().manual_seed(0)
+        start = ours("dreamer_core.initializers").initial_shape("sphere", 200, generator)
+        state = optimize.OptimizationState.create(start, config.learning_rates)
+        reports = list(optimize.optimize(state, predictor, views, config, "numba"))
+        ends.append((state.gaussians.detach(), [r.gradient_norm for r in reports]))
+    assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-3)
+    torch.testing.assert_close(ends[0][0].means, ends[1][0].means, atol=2e-3, rtol=0)
+    torch.testing.assert_close(ends[0][0].sh0, ends[1][0].sh0, atol=2e-2, rtol=0)
+
+
+def test_everything_is_handed_back(ours, loaded):
+    """After an error inside: nothing of ours is loaded, the MODEL has no patcher, weights are as before."""
+    import comfy.model_management as mm
+
+    host = ours("nodes.host.sdxl")
+    model, _, vae = loaded
+    before = {k: v.clone() for k, v in model.model.state_dict().items()}
+
+    def fail():
+        with torch.inference_mode(False), host.loaded_teacher(model, vae, views=1, resolution=128):
+            names = [type(m.model.model).__name__ for m in mm.current_loaded_models]
+            assert "TinyEncoder" in names
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fail()
+    gc.collect()
+    assert not any(type(m.model.model).__name__ == "TinyEncoder" for m in mm.current_loaded_models)
+    assert model.model.current_patcher is None
+    assert host.ENCODER_KEY not in model.additional_models
+    for name, value in model.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_cancelling_reaches_the_teacher(teacher, reference):
+    import comfy.model_management as mm
+
+    x, sigma = inputs(1)
+    cond = reference.encode_text(PROMPTS[:1])
+    for call in (lambda: teacher.eps(x, sigma, cond), lambda: teacher.encode(torch.rand(1, 64, 64, 3))):
+        mm.interrupt_current_processing(True)
+        with pytest.raises(mm.InterruptProcessingException):
+            call()
+
+
+def test_other_models_are_refused(ours, loaded):
+    host, error = ours("nodes.host.sdxl"), ours("dreamer_core.errors").InputError
+    import comfy.sd
+
+    model, _, vae = loaded
+    with pytest.raises(error, match="model: expected an SDXL diffusion model, got none"):
+        host.check_model(None)
+    with torch.inference_mode(False):
+        for wrong in (None, comfy.sd.VAE(sd={})):
+            with pytest.raises(error, match="vae: expected a VAE, got none"):
+                host.build_encoder(wrong)
+    conditioning = ours("nodes.host.conditioning")
+    tokens, pooled = torch.zeros(1, 77, 96), torch.zeros(1, 64)
+    plain = [[tokens, {"pooled_output": pooled, "width": 640}]]
+    assert conditioning.from_comfy(plain, "front")[1] == {"width": 640}
+    for bad, text in (
+        (plain * 2, "2 entries"),
+        ([[tokens, {}]], "without a pooled embedding"),
+        ([[tokens, {"pooled_output": pooled, "control": object()}]], "one with control"),
+        ([[tokens, {"pooled_output": pooled, "start_percent": 0.1}]], "one with start_percent"),
+    ):
+        with pytest.raises(error, match=text):
+            conditioning.from_comfy(bad, "front")

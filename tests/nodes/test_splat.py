@@ -1,0 +1,86 @@
+"""The frame flips once: positions, rotations and spherical harmonics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def random_gaussians(ours, count=7, coefficients=15, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)
+    return ours("dreamer_core.gaussians").Gaussians(
+        draw(count, 3), draw(count, 4), draw(count, 3) - 2, draw(count), draw(count, 1, 3), draw(count, coefficients, 3)
+    )
+
+
+@pytest.mark.parametrize("coefficients", [0, 3, 8, 15])
+def test_round_trip(ours, coefficients):
+    splat = ours("nodes.host.splat")
+    before = random_gaussians(ours, coefficients=coefficients)
+    (after,) = splat.from_splat(splat.to_splat(before))
+    unit = torch.nn.functional.normalize
+    for name, value in before.tensors():
+        if name == "quats":  # the same rotation up to length and sign
+            cosine = (unit(value, dim=-1) * unit(after.quats, dim=-1)).sum(-1).abs()
+            torch.testing.assert_close(cosine, torch.ones_like(cosine))
+        else:
+            torch.testing.assert_close(getattr(after, name), value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_flip_is_half_a_turn_about_x(ours):
+    splat = ours("nodes.host.splat")
+    rotation = ours("dreamer_core.rendering.torch_backend").rotation_matrices
+    turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    before = random_gaussians(ours)
+    after = splat.flip_frame(before)
+    torch.testing.assert_close(after.means, before.means @ turn.T)
+    torch.testing.assert_close(rotation(after.quats), turn @ rotation(before.quats), rtol=1e-5, atol=1e-6)
+
+
+def test_colours_follow_the_frame(ours):
+    """A colour seen from a direction in the world is the colour seen from the turned direction in the SPLAT."""
+    splat = ours("nodes.host.splat")
+    colors = ours("dreamer_core.rendering.spherical_harmonics").view_colors
+    look_at = ours("dreamer_core.cameras").look_at
+    before = random_gaussians(ours)
+    after = splat.flip_frame(before)
+    eye = torch.tensor([[2.0, 3.0, -4.0]])
+    turned = eye * torch.tensor([1.0, -1.0, -1.0])
+    zero, up = torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]])
+    in_world = colors(before.means, before.sh, 3, look_at(eye, zero, up))
+    in_splat = colors(after.means, after.sh, 3, look_at(turned, zero, -up))
+    torch.testing.assert_close(in_world, in_splat, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_keep_their_lengths(ours):
+    splat = ours("nodes.host.splat")
+    parts = [random_gaussians(ours, 5, 3, 1), random_gaussians(ours, 9, 3, 2)]
+    packed = splat.pack(parts)
+    assert packed.positions.shape == (2, 9, 3)
+    assert packed.counts.tolist() == [5, 9]
+    again = splat.items(packed)
+    assert [len(g) for g in again] == [5, 9]
+    torch.testing.assert_close(again[0].means, parts[0].means)
+
+
+def test_unusable_splats_are_refused(ours):
+    splat, error = ours("nodes.host.splat"), ours("dreamer_core.errors").InputError
+    with pytest.raises(error, match="a batch of 2"):
+        splat.one_from_splat(splat.pack([random_gaussians(ours), random_gaussians(ours)]))
+    empty = random_gaussians(ours)[torch.zeros(7, dtype=torch.bool)]
+    with pytest.raises(error, match="an empty splat"):
+        splat.one_from_splat(splat.pack([empty]))
+    broken = splat.to_splat(random_gaussians(ours))
+    broken.positions[0, 0, 0] = float("nan")
+    with pytest.raises(error, match="NaN or inf in its means"):
+        splat.one_from_splat(broken)
+
+
+def test_results_are_ordinary_tensors(ours):
+    """Made in inference mode by the executor, used for gradients by the optimiser."""
+    splat = ours("nodes.host.splat")
+    with torch.inference_mode():
+        packed = splat.to_splat(random_gaussians(ours))
+    with torch.inference_mode(False):
+        assert not any(value.is_inference() for _, value in splat.one_from_splat(packed).tensors())

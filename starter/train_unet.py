@@ -1,0 +1,169 @@
+"""The UNet and both text encoders, trained together on cached latents (epsilon prediction, SDXL's schedule)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from tqdm import tqdm
+
+from .dataset import WORK, Words, caption
+from .latents import load_latents
+from .model import TextEncoders, alphas_cumprod, build_unet, predict
+from .progress import Average, Clock, Parts, load_checkpoint, save_atomically, save_sheet
+from .train_vae import load_vae
+from .world import view_blend, view_word
+
+CHECKPOINT = WORK / "unet.pt"
+VIEWS = ("front view", "side view", "back view")
+BATCH, PARTS = 32, 2
+LEARNING_RATE = 1e-3
+AVERAGE_EVERY = 5
+"""Steps between two updates of the averaged weights."""
+EMPTY = 0.12
+"""Share of empty captions: the unconditional branch that TSM, ISM and guidance need."""
+BLENDED = 0.5
+"""Share of the captions with a view whose embedding is blended between two view words by azimuth, as in 3D."""
+SHEET_PROMPTS = tuple(
+    f"{thing}, {view}"
+    for thing in ("a red mug", "a blue car", "a yellow duck", "a green striped chair", "a purple dotted rocket",
+                  "a pink house", "a white robot", "an orange teapot")
+    for view in VIEWS
+)  # fmt: skip
+
+
+@dataclass
+class Nets:
+    """The UNet and the text encoders."""
+
+    unet: UNet2DConditionModel
+    text: TextEncoders
+
+    @classmethod
+    def build(cls) -> Nets:
+        unet = build_unet()
+        # On CPUs plain matrix products beat the fused attention on sequences this short, most of all backwards.
+        unet.set_attn_processor(AttnProcessor())
+        return cls(unet, TextEncoders(WORK))
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.unet.parameters(), *self.text.parameters()]
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self.unet.load_state_dict(state["unet"])
+        self.text.load_state_dict(state["text"])
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        return {"unet": self.unet.state_dict(), "text": self.text.state_dict()}
+
+
+def encode_captions(text: TextEncoders, words: Words, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Context [B, 77, 128] and pooled [B, 128] of random captions of `words`, with views blended as in 3D."""
+    count = len(words)
+    draws = torch.rand(count, 2, generator=generator)
+    first, weight = view_blend(words.azimuth)
+    texts: list[str] = []
+    others: list[str] = []
+    for i in range(count):
+        blend = bool(draws[i, 1] < BLENDED)
+        view = VIEWS[first[i]] if blend else view_word(float(words.azimuth[i]))
+        said = "" if draws[i, 0] < EMPTY else caption(words.subject(i), view, generator)
+        blend = blend and said.endswith(view)
+        weight[i] = weight[i] if blend else 0.0
+        texts.append(said)
+        others.append(said.removesuffix(view) + VIEWS[first[i] + 1] if blend else said)
+    blended = (weight > 0).nonzero()[:, 0]
+    context, pooled = text(texts + [others[i] for i in blended.tolist()])
+    amount = weight[blended]
+    context, other = context[:count], context[count:]
+    pooled, other_pooled = pooled[:count], pooled[count:]
+    context = context.index_add(0, blended, amount[:, None, None] * (other - context[blended]))
+    pooled = pooled.index_add(0, blended, amount[:, None] * (other_pooled - pooled[blended]))
+    return context, pooled
+
+
+def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tensor,
+                   table: Tensor, generator: torch.Generator) -> Tensor:  # fmt: skip
+    """Min-SNR-5 weighted epsilon loss of latents z [B, 4, 16, 16]; `table` is the cumulative alphas [1000]."""
+    t = torch.randint(1000, (len(z),), generator=generator)
+    noise = torch.randn(z.shape, generator=generator)
+    a = table[t][:, None, None, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        eps = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
+    snr = a / (1 - a)
+    return ((eps.float() - noise).square() * (snr.clamp(max=5) / snr)).mean()
+
+
+@torch.no_grad()
+def sample(nets: Nets, vae: AutoencoderTiny, prompts: list[str], steps: int = 30, guidance: float = 5.0,
+           seed: int = 0) -> Tensor:  # fmt: skip
+    """Images [B, 3, 128, 128] in [0, 1] by DDIM with classifier-free guidance, straight from training weights."""
+    generator, table = torch.Generator().manual_seed(seed), alphas_cumprod()
+    x = torch.randn(len(prompts), 4, 16, 16, generator=generator)
+    context, pooled = nets.text([*prompts, *[""] * len(prompts)])
+    times = [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
+    for now, after in zip(times, [*times[1:], -1]):
+        t = torch.full((2 * len(x),), now)
+        with torch.autocast("cpu", torch.bfloat16):
+            eps = predict(nets.unet, torch.cat([x, x]), t, context, pooled).float()
+        told, free = eps.chunk(2)
+        eps = free + guidance * (told - free)
+        a, b = table[now], table[after] if after >= 0 else torch.tensor(1.0)
+        x = b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+    return (vae.decoder(x / vae.config.scaling_factor) + 1).div(2).clamp(0, 1)
+
+
+def train(minutes: float, seed: int = 0) -> None:
+    """Train until the budget is spent: constant rate after the warm-up, cosine decay in the last 40 %."""
+    (latents, words), vae, nets = load_latents(), load_vae(), Nets.build()
+    parameters = nets.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    state = load_checkpoint(CHECKPOINT)
+    step, spent = 0, 0.0
+    if state is not None:
+        nets.load(state["nets"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+    average = Average(parameters)
+    if state is not None:
+        average.values, average.steps = state["average"], step // AVERAGE_EVERY
+    table, clock, mean_loss = alphas_cumprod(), Clock(minutes, spent), 0.0
+    bar = tqdm(desc="unet", initial=step, unit="step", mininterval=10)
+
+    def keep() -> None:
+        state = {"nets": nets.state(), "average": average.values, "optimizer": optimizer.state_dict()}
+        save_atomically(state | {"step": step, "spent": clock.spent, "images": step * BATCH}, CHECKPOINT)
+
+    def loss_of(part: int) -> Tensor:
+        generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 * PARTS + step * PARTS + part)
+        index = torch.randint(len(latents), (BATCH // PARTS,), generator=generator)
+        context, pooled = encode_captions(nets.text, words[index], generator)
+        return denoising_loss(nets.unet, latents[index].float(), context, pooled, table, generator)
+
+    batch_parts = Parts(PARTS)
+    while (share := clock.tick()) < 1:
+        decay = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.6) / 0.4))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 200) * decay
+        loss = batch_parts.backward(loss_of, parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        if step % AVERAGE_EVERY == 0:
+            average.update(parameters)
+        bar.update()
+        mean_loss += (loss - mean_loss) * max(0.01, 1 / step)
+        if step % 25 == 0:
+            bar.set_postfix(loss=f"{mean_loss:.4f}", share=f"{share:.0%}", images=step * BATCH)
+        if step % 250 == 0:
+            keep()
+            latents, words = load_latents()  # more shards may have come
+        if step % 1000 == 0 or step == 500:
+            average.swap(parameters)
+            save_sheet(sample(nets, vae, list(SHEET_PROMPTS)), WORK / f"samples_{step:06d}.png", 6)
+            average.swap(parameters)
+    keep()

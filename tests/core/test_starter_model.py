@@ -1,0 +1,155 @@
+"""The starter checkpoint's tokenizer, networks, judge, LoRA and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from starter.dataset import draw_words
+from starter.export import OUTPUT
+from starter.judge import WEIGHTS, Judge, load_judge
+from starter.model import TextEncoders, alphas_cumprod, build_unet, build_vae, predict, start_from_pooling
+from starter.tokenizer import END, WORDS, vocabulary
+from starter.train_lora import OUTPUT as LORA
+from starter.train_unet import Nets, denoising_loss, encode_captions
+from starter.world import COLOURS, KIND_NAMES, PATTERNS, Subject, random_backgrounds, render, training_cameras
+
+needs_checkpoint = pytest.mark.skipif(not OUTPUT.exists(), reason="the checkpoint is not exported yet")
+needs_judge = pytest.mark.skipif(not WEIGHTS.exists(), reason="the judge is not trained yet")
+needs_lora = pytest.mark.skipif(not (LORA.exists() and OUTPUT.exists()), reason="the LoRA is not trained yet")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> TextEncoders:
+    torch.manual_seed(0)
+    return TextEncoders(tmp_path_factory.mktemp("tokenizers")).eval()
+
+
+def test_words_are_single_tokens(text: TextEncoders) -> None:
+    vocab, _ = vocabulary()
+    assert list(vocab.values()) == list(range(len(vocab)))
+    assert next(iter(vocab)) == "!"
+    for word in (*KIND_NAMES, *COLOURS, *PATTERNS, "front", "side", "back", "view", ","):
+        assert f"{word}</w>" in vocab, word
+        assert text.tokenizers[0](word).input_ids[1:-1] == [vocab[f"{word}</w>"]]
+    assert len(WORDS) > 80
+
+
+def test_any_text_has_tokens_and_padding_is_sdxls(text: TextEncoders) -> None:
+    printable = "".join(chr(c) for c in range(32, 127))
+    one, two = text.ids([printable[:60], ""])
+    vocab, _ = vocabulary()
+    end = vocab[END]
+    assert one.shape == two.shape == (2, 77)
+    assert len(set(one[0].tolist())) > 25
+    assert one[1, 1:].unique().tolist() == [end]
+    assert two[1, :3].tolist() == [end - 1, end, 0]
+
+
+def test_pooled_embedding_is_read_at_the_first_end(text: TextEncoders) -> None:
+    with torch.no_grad():
+        context, pooled = text(["a red mug, side view"])
+        _, ids = text.ids(["a red mug, side view"])
+        position = int((ids[0] == text.two.config.eos_token_id).nonzero()[0])
+        last = text.two(ids).last_hidden_state
+        body = getattr(text.two, "text_model", text.two)
+        states = text.two(ids, output_hidden_states=True).hidden_states
+        expected = text.two.text_projection(body.final_layer_norm(states[-1])[0, position])
+    assert context.shape == (1, 77, 128)
+    assert last.shape == (1, 77, 64)
+    assert torch.allclose(pooled[0], expected, atol=1e-5)
+
+
+def test_vae_starts_as_a_blur_in_colour() -> None:
+    torch.manual_seed(0)
+    vae = build_vae()
+    start_from_pooling(vae)
+    image = torch.tensor([0.8, -0.4, 0.1])[:, None, None].expand(1, 3, 64, 64)
+    with torch.no_grad():
+        output = vae.decoder(vae.encoder(image))
+    middle = output[0, :, 24:40, 24:40].mean((1, 2))
+    assert middle[0] > middle[2] > middle[1]
+
+
+def test_captions_blend_views_and_gradients_reach_the_text_encoders(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    nets = Nets(build_unet(), TextEncoders(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    words = draw_words(torch.tensor([0, 3]), torch.tensor([30.0, -120.0]), generator)
+    context, pooled = encode_captions(nets.text, words, generator)
+    assert context.shape == (2, 77, 128)
+    loss = denoising_loss(nets.unet, torch.randn(2, 4, 16, 16), context, pooled, alphas_cumprod(), generator)
+    assert 0.01 < loss.item() < 5
+    loss.backward()
+    assert nets.text.one.get_input_embeddings().weight.grad.abs().sum() > 0
+    # Only what lies above the penultimate layer of the first encoder is free of gradients.
+    silent = [n for n, p in nets.unet.named_parameters() if p.grad is None]
+    assert silent == []
+
+
+@needs_checkpoint
+def test_checkpoint_is_small_half_and_a_pipeline() -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    files = [f for f in OUTPUT.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 40_000_000
+    pipe = StableDiffusionXLPipeline.from_pretrained(OUTPUT)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.scheduler.config.prediction_type == "epsilon"
+    with torch.no_grad():
+        encoded = pipe.encode_prompt("a red mug", device="cpu", do_classifier_free_guidance=True, negative_prompt="")
+    assert encoded[0].shape == (1, 77, 128)
+    assert encoded[2].shape == (1, 128)
+    images = pipe("a red mug", height=128, width=128, num_inference_steps=2, output_type="pt").images
+    assert images.shape == (1, 3, 128, 128)
+    assert bool(images.isfinite().all())
+
+
+@needs_checkpoint
+def test_vae_keeps_colours() -> None:
+    from diffusers import AutoencoderTiny
+
+    vae = AutoencoderTiny.from_pretrained(OUTPUT / "vae")
+    generator = torch.Generator().manual_seed(3)
+    images = [render(Subject("mug", c), training_cameras(1, generator), torch.zeros(1, 3)) for c in COLOURS]
+    images = torch.cat(images).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        output = (vae.decoder(vae.encoder(images * 2 - 1)) + 1) / 2
+    on_object = (images.amax(1, keepdim=True) > 0.05).float()
+    shift = ((output - images) * on_object).sum((2, 3)) / on_object.sum((2, 3))
+    assert float(shift.abs().mean()) < 0.04
+
+
+def test_judge_reads_any_size() -> None:
+    kinds, colours = Judge().eval()(torch.rand(2, 48, 80, 3))
+    assert kinds.shape == (2, len(KIND_NAMES))
+    assert colours.shape == (2, len(COLOURS))
+    assert torch.allclose(kinds.sum(-1), torch.ones(2))
+
+
+@needs_judge
+def test_judge_names_fresh_renders() -> None:
+    judge, generator = load_judge(), torch.Generator().manual_seed(7)
+    right = 0
+    for i, kind in enumerate(KIND_NAMES):
+        colour = list(COLOURS)[i % len(COLOURS)]
+        cameras = training_cameras(2, generator)
+        images = render(Subject(kind, colour, PATTERNS[i % 3]), cameras, random_backgrounds(2, generator))
+        right += sum(named == (kind, colour) for named in judge.names(images))
+    assert right >= 30, f"{right} of 32 right"
+
+
+@needs_lora
+def test_lora_is_small_and_changes_the_picture() -> None:
+    from starter.sample import draw, load_pipeline
+
+    assert LORA.stat().st_size <= 2_000_000
+    plain = draw(load_pipeline(), ["a red mug"], steps=2, guidance=1.0)
+    golden = draw(load_pipeline(lora=LORA), ["a red mug"], steps=2, guidance=1.0)
+    assert float((plain - golden).abs().mean()) > 0.005
+    assert predict.__doc__

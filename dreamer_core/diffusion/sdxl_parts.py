@@ -97,8 +97,10 @@ def parts_from_file(
             _require_tensors(found, "--model", EXPECTED, shortcomings(header, part, config, PREFIXES[part]))
     vae = load_vae(extra_vae or found, "--vae" if extra_vae else "--model", precision.vae)
     with _readable(found, "--model", EXPECTED):
-        unet, first, second = (_tensors(found.path, PREFIXES[p]) for p in ("unet", "text_encoder", "text_encoder_2"))
+        unet = _tensors(found.path, PREFIXES["unet"], precision.unet)
         unet = {PREFIXES["unet"] + name: value for name, value in unet.items()}
+        first = _tensors(found.path, PREFIXES["text_encoder"], precision.text)
+        second = _tensors(found.path, PREFIXES["text_encoder_2"], precision.text)
         return SDXLParts(
             unet=_single_file(UNet2DConditionModel, unet, configs["unet"], precision.unet),
             text_encoder=_text_model(CLIPTextModel, first, configs["text_encoder"], precision.text),
@@ -123,7 +125,7 @@ def load_vae(found: Checkpoint, field: str, dtype: torch.dtype) -> Any:
         prefix = next((p for p in (VAE_PREFIX, "vae.") if found.header.starting(p)), "")
         config = vae_config(found.header.stripped(prefix))
         _require_tensors(found, field, expected, shortcomings(found.header, "vae", config, prefix))
-        tensors = {VAE_PREFIX + name: value for name, value in _tensors(found.path, prefix).items()}
+        tensors = {VAE_PREFIX + name: value for name, value in _tensors(found.path, prefix, dtype).items()}
         return _single_file(AutoencoderKL, tensors, config, dtype)
 
 
@@ -132,12 +134,14 @@ def _require_tensors(found: Checkpoint, field: str, expected: str, shortcoming: 
         raise InputError(field, expected, f"{found.looks_like} {shortcoming} ({found.path.name})", REMEDY)
 
 
-def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix`, named without it; nothing else of the file is read."""
+def _tensors(path: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors under `prefix`, named without it, in `dtype` where they are numbers; nothing else is read."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
+        tensors = ((name.removeprefix(prefix), file.get_tensor(name)) for name in names)
+        return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors}
 
 
 def _single_file(model_class: Any, tensors: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype) -> Any:

@@ -83,6 +83,7 @@ class DiffusersSDXL:
         self._vae = vae
         self._towers = list(towers)
         self._schedule = schedule
+        self._levels = schedule.sigmas.to(self.device, torch.float32)
         self._source = source
         self.max_batch = max_batch
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -163,7 +164,7 @@ class DiffusersSDXL:
         size = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), 6)
         output = self._unet(
             network_input(x, level).to(dtype),
-            nearest_timestep(sigma.to(device), self.sigmas),
+            nearest_timestep(sigma.to(device), self._levels),
             encoder_hidden_states=cond.tokens.to(device, dtype),
             added_cond_kwargs={"text_embeds": cond.pooled.to(device, dtype), "time_ids": size.to(dtype)},
             return_dict=False,

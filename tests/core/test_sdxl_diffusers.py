@@ -74,6 +74,40 @@ def test_both_layouts_are_the_same_model(sdxl, prompts, tiny_sdxl_file):
         assert single.describe()[name] == sdxl.describe()[name]
 
 
+def test_what_published_files_also_contain_is_left_alone(sdxl, prompts, tiny_sdxl_file, tmp_path):
+    shutil.copytree(tiny_sdxl_file.parent / "tokenizer", tmp_path / "tokenizer")
+    extra = {
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+        "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6),
+        "model_ema.decay": torch.tensor(0.9999),
+        "denoiser.sigmas": torch.ones(1000),
+    }
+    save_file({**load_file(tiny_sdxl_file), **extra}, tmp_path / "full.safetensors")
+    loaded = load_sdxl(tmp_path / "full.safetensors")
+    read = loaded.encode_text(PROMPTS)
+    same(read.tokens, prompts.tokens)
+    same(read.pooled, prompts.pooled)
+    same(loaded.eps(latents(), torch.ones(3), prompts), sdxl.eps(latents(), torch.ones(3), prompts))
+
+
+def test_text_encoders_under_the_names_that_hub_folders_use(tiny_sdxl_dir, prompts, tmp_path):
+    """transformers 5.6 dropped the level `text_model` from the first encoder, the published files have it."""
+    folder = editable(tiny_sdxl_dir, tmp_path / "hub")
+    file = folder / "text_encoder" / "model.safetensors"
+    plain = {name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+    save_file({f"text_model.{name}": value for name, value in plain.items()}, file, {"format": "pt"})
+    same(load_sdxl(folder).encode_text(PROMPTS).tokens, prompts.tokens)
+
+
+def test_a_file_in_eight_bits_is_widened(tiny_sdxl_file, prompts, tmp_path):
+    shutil.copytree(tiny_sdxl_file.parent / "tokenizer", tmp_path / "tokenizer")
+    narrow = {name: value.to(torch.float8_e4m3fn) for name, value in load_file(tiny_sdxl_file).items()}
+    save_file(narrow, tmp_path / "fp8.safetensors")
+    loaded = load_sdxl(tmp_path / "fp8.safetensors")
+    assert loaded.describe()["unet_dtype"] == "float32"
+    assert torch.isfinite(loaded.eps(latents(), torch.ones(3), loaded.encode_text(PROMPTS))).all()
+
+
 def test_the_tiny_model_is_well_scaled(sdxl, prompts):
     sigma = torch.tensor([0.1, 1.0, 10.0])
     noise = sdxl.eps(latents() * (1 + sigma**2).sqrt()[:, None, None, None], sigma, prompts)

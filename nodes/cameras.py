@@ -16,8 +16,7 @@ _DEGREES = 180.0 / math.pi
 def _orbit(values: dict) -> CameraSettings:
     """The core's configuration; fields of view arrive in degrees."""
     pairs = {
-        name: (values.pop(f"{name}_min"), values.pop(f"{name}_max"))
-        for name in ("radius", "elevation", "azimuth")
+        name: (values.pop(f"{name}_min"), values.pop(f"{name}_max")) for name in ("radius", "elevation", "azimuth")
     }
     fov = (values.pop("fov_min") / _DEGREES, values.pop("fov_max") / _DEGREES)
     final_radius = values.pop("final_radius_min"), values.pop("final_radius_max")
@@ -89,7 +88,7 @@ class DreamerXLCameras(io.ComfyNode):
 
     @classmethod
     def _values(cls, given: dict) -> dict:
-        return {i.id: i.default for i in cls.GET_SCHEMA().inputs} | given
+        return {i.id: i.default for i in cls.define_schema().inputs} | given
 
     @classmethod
     def validate_inputs(

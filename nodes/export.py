@@ -57,15 +57,11 @@ class DreamerXLExport(io.ComfyNode):
                     tooltip="ply: the standard 3DGS file, with all spherical harmonics. Opens everywhere.",
                 ),
             ],
-            outputs=[
-                io.File3DSplatAny.Output(display_name="model_3d", tooltip="The (first) file, for Preview Splat.")
-            ],
+            outputs=[io.File3DSplatAny.Output(display_name="model_3d", tooltip="The (first) file, for Preview Splat.")],
         )
 
     @classmethod
-    def execute(
-        cls, splat: Types.SPLAT, filename_prefix: str = "3d/dreamer-xl", format: str = "ply"
-    ) -> io.NodeOutput:
+    def execute(cls, splat: Types.SPLAT, filename_prefix: str = "3d/dreamer-xl", format: str = "ply") -> io.NodeOutput:
         with errors_named("Dreamer XL Export"):
             parts = items(splat)
             if not parts or any(len(g) == 0 for g in parts):

@@ -16,9 +16,7 @@ DEPTH_MODES = ("per_pixel", "global", "off")
 
 
 def _integer(name: str, default: int, low: int, high: int, tip: str, advanced: bool = False) -> io.Input:
-    return io.Int.Input(
-        name, default=default, min=low, max=high, tooltip=tip, optional=True, advanced=advanced
-    )
+    return io.Int.Input(name, default=default, min=low, max=high, tooltip=tip, optional=True, advanced=advanced)
 
 
 def _number(
@@ -78,18 +76,14 @@ class DreamerXLTSMGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, t_min: int | None = 21, t_max: int | None = 500, method: dict | None = None
-    ) -> bool | str:
+    def validate_inputs(cls, t_min: int | None = 21, t_max: int | None = 500, method: dict | None = None) -> bool | str:
         if method is None:
             return f"method: expected one of {', '.join(METHODS)}, got an unknown choice"
         values = {"t_min": t_min, "t_max": t_max}
         return validated(cls, values, lambda: GuidanceConfig(t_range=(t_min, t_max)))  # type: ignore[arg-type]
 
     @classmethod
-    def execute(
-        cls, method: dict | None = None, t_min: int = 21, t_max: int = 500, **values: Any
-    ) -> io.NodeOutput:
+    def execute(cls, method: dict | None = None, t_min: int = 21, t_max: int = 500, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Guidance"):
             inner = chosen(method, "method", METHODS)
             inner.setdefault("cfg", 100.0 if inner["method"] == "sds" else 7.5)
@@ -202,7 +196,7 @@ class DreamerXLDensityControl(io.ComfyNode):
                     1e-5,
                     "Mean gradient in the image above which a Gaussian grows (device coordinates, at 1024 pixels).",
                 ),
-                _number("split_scale", 0.0105, 1e-5, 10.0, 1e-4, "World units: larger ones split, smaller clone.", True),
+                _number("split_scale", 0.0105, 1e-5, 10.0, 1e-4, "World units: larger split, smaller clone.", True),
                 _number("prune_opacity", 0.005, 0.0, 1.0, 0.001, "Opacity below which a Gaussian goes.", True),
                 _number("prune_scale", 0.35, 1e-3, 100.0, 0.01, "World units above which a Gaussian goes.", True),
                 _integer("reset_every", 300, 0, 100_000, "Steps between two resets of all opacities. 0: never.", True),

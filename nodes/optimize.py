@@ -119,9 +119,10 @@ def run(
         return state
     saved, saved_at = None, time.monotonic()
     progress = Progress(config.steps, state.step, node_id, backend)
-    with loaded_teacher(
-        model, vae, views=config.views, resolution=config.resolution, sizes=prompt.sizes
-    ) as (teacher, one_by_one):
+    with loaded_teacher(model, vae, views=config.views, resolution=config.resolution, sizes=prompt.sizes) as (
+        teacher,
+        one_by_one,
+    ):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
         prompts = on_device(prompt.views, device)
         try:

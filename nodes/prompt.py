@@ -100,9 +100,7 @@ class DreamerXLPrompt(io.ComfyNode):
         overhead_to: float = 75.0,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
-            config = PromptConfig(
-                prompt, negative, front, side, back, overhead, overhead_from, overhead_to, inversion
-            )
+            config = PromptConfig(prompt, negative, front, side, back, overhead, overhead_from, overhead_to, inversion)
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
 
@@ -133,9 +131,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, overhead_from: float | None = None, overhead_to: float | None = None
-    ) -> bool | str:
+    def validate_inputs(cls, overhead_from: float | None = None, overhead_to: float | None = None) -> bool | str:
         values = {k: v for k, v in locals().items() if k.startswith("overhead") and v is not None}
         return validated(cls, values, lambda: PromptConfig("linked", **values))
 

@@ -64,7 +64,7 @@ def validated(node: type[io.ComfyNode], values: Mapping[str, Any], build: Callab
 
     ComfyUI leaves min and max of inputs that `validate_inputs` names to it. Linked values arrive as None.
     """
-    schema = {i.id: i for i in node.GET_SCHEMA().inputs}
+    schema = {i.id: i for i in node.define_schema().inputs}
     for name, value in values.items():
         low, high = getattr(schema[name], "min", None), getattr(schema[name], "max", None)
         if value is None or low is None or high is None:

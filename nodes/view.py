@@ -54,7 +54,7 @@ class DreamerXLRender(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "path",
                     options=[
-                        io.DynamicCombo.Option("turntable", [frames, azimuth("Degrees of the first view; 0 is front.")]),
+                        io.DynamicCombo.Option("turntable", [frames, azimuth("Degrees of the first view; 0: front.")]),
                         io.DynamicCombo.Option("view", [azimuth("Degrees: 0 is the front, 90 is +X, 180 the back.")]),
                     ],
                     tooltip="turntable: once around the object. view: one picture.",

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...dreamer_core.errors import InputError
+from ...dreamer_core.optimize.memory import ENCODER_BYTES_PER_PIXEL
 from .taesd import tiny_encoder
-
-BYTES_PER_PIXEL = 12_200
-"""Activations of SDXL's encoder that the backward pass needs, per pixel in float32."""
-BYTES_PER_PIXEL_RECOMPUTED = 2_800
-"""The same where every residual block is recomputed."""
 
 
 class KLEncoder(nn.Module):
     """AutoencoderKL's encoder: display images [B, 3, H, W] in [0, 1] -> mean latents [B, 4, H/8, W/8]."""
+
+    bytes_per_pixel = ENCODER_BYTES_PER_PIXEL
+    """What a backward pass needs of one image's activations, in float32."""
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -63,6 +62,9 @@ class _Recomputed:
 
 class TinyEncoder(nn.Module):
     """TAESD's encoder: display images [B, 3, H, W] in [0, 1] -> latents [B, 4, H/8, W/8]."""
+
+    bytes_per_pixel = 4_000
+    """The same at width 64: some fifteen maps at full size, and a third of that below."""
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()

@@ -31,9 +31,7 @@ def render_views(
             cameras.fov[i : i + 1],
         )
         with torch.inference_mode(False), torch.no_grad():
-            output = render(
-                gaussians.detach(), one, backgrounds=background.clone()[None], depth=depth, backend=backend
-            )
+            output = render(gaussians.detach(), one, backgrounds=background.clone()[None], depth=depth, backend=backend)
         yield output
 
 

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from ...dreamer_core.diffusion.predictor import Conditioning
 from ...dreamer_core.errors import InputError
-from .encoder import BYTES_PER_PIXEL, BYTES_PER_PIXEL_RECOMPUTED, KLEncoder, as_normal_tensors, build_encoder
+from ...dreamer_core.optimize.memory import (
+    CHECKPOINTED_BYTES_PER_PIXEL,
+    ENCODER_BYTES_PER_PIXEL,
+    MemoryPlan,
+    plan_memory,
+)
+from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
 
 ENCODER_KEY = "dreamer_xl_encoder"
 """Under which the private encoder travels with the MODEL through model management."""
@@ -69,9 +75,7 @@ class HostSDXL:
             options = {"pooled_output": cond.pooled.to(self._device), **self._sizes}
             entry = comfy.sampler_helpers.convert_cond([[cond.tokens.to(self._device), options]])
             conds = comfy.samplers.process_conds(self._model, x, {"positive": entry}, self._device)
-            (denoised,) = comfy.samplers.calc_cond_batch(
-                self._model, [conds["positive"]], x, sigma, self._options
-            )
+            (denoised,) = comfy.samplers.calc_cond_batch(self._model, [conds["positive"]], x, sigma, self._options)
             eps = (x - denoised) / sigma[:, None, None, None]
         return eps.clone()  # an ordinary tensor
 
@@ -111,15 +115,19 @@ def loaded_teacher(
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
     loaded: list = []
     try:
-        one_by_one = _plan(encoder, model.load_device, views, resolution)
+        plan = _plan(encoder, model, views, resolution)
+        encoder.recompute = plan.checkpoint_encoder
+        share = CHECKPOINTED_BYTES_PER_PIXEL / ENCODER_BYTES_PER_PIXEL if plan.checkpoint_encoder else 1.0
+        encoder_bytes = share * encoder.bytes_per_pixel * resolution**2
+        latents = (views, 4, resolution // 8, resolution // 8)
         with torch.inference_mode():
             comfy.sampler_helpers.prepare_model_patcher(patcher, conds, options)
-            real, conds, loaded = _load(patcher, conds, options, encoder, views, resolution, one_by_one)
+            real, conds, loaded = _load(patcher, conds, options, plan, encoder_bytes, latents)
             comfy.samplers.cast_to_load_options(options, model.load_device, patcher.model_dtype())
             patcher.pre_run()
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
-        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}), one_by_one
+        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}), plan.recompute_encoder
     finally:
         with torch.inference_mode():
             patcher.cleanup()
@@ -132,34 +140,30 @@ def loaded_teacher(
             mm.soft_empty_cache()
 
 
-def _plan(encoder: torch.nn.Module, device: torch.device, views: int, resolution: int) -> bool:
-    """Switch recomputation on where memory asks for it; True where views should be encoded one at a time."""
-    if mm.is_device_cpu(device):
-        return False
-    budget = mm.get_total_memory(device) / 4
-    pixels = resolution**2
-    if isinstance(encoder, KLEncoder) and views * pixels * BYTES_PER_PIXEL > budget:
-        encoder.recompute = True
-        return views * pixels * BYTES_PER_PIXEL_RECOMPUTED > budget
-    return False
+def _plan(encoder: KLEncoder | TinyEncoder, model: Any, views: int, resolution: int) -> MemoryPlan:
+    """What to keep and what to compute twice, by the memory that model management can make free beside the UNet."""
+    if mm.is_device_cpu(model.load_device):
+        return MemoryPlan(recompute_encoder=False, checkpoint_encoder=False, max_batch=None)
+    total = mm.get_total_memory(model.load_device)
+    room = max(total - model.model_size() - mm.extra_reserved_memory(), total / 4)
+    per_pixel = encoder.bytes_per_pixel
+    return plan_memory("auto", int(room), resolution=resolution, views=views, encoder_bytes_per_pixel=per_pixel)
 
 
 def _load(
     patcher: Any,
     conds: dict[str, list],
     options: dict[str, Any],
-    encoder: torch.nn.Module,
-    views: int,
-    resolution: int,
-    one_by_one: bool,
+    plan: MemoryPlan,
+    encoder_bytes: float,
+    latents: tuple[int, int, int, int],
 ) -> tuple[comfy.model_base.BaseModel, dict[str, list], list]:
     """Load UNet and encoder together, then make sure of the memory that the backward pass will need."""
-    latents = (views, 4, resolution // 8, resolution // 8)
     real, conds, loaded = comfy.sampler_helpers.prepare_sampling(patcher, latents, conds, options)
     if not mm.is_device_cpu(patcher.load_device):
-        per_pixel = BYTES_PER_PIXEL_RECOMPUTED if encoder.recompute else BYTES_PER_PIXEL
-        needed = (1 if one_by_one else views) * resolution**2 * per_pixel
-        needed += real.memory_required([views * 3, *latents[1:]])
-        single = resolution**2 * per_pixel + real.memory_required([1, *latents[1:]])
-        mm.load_models_gpu([patcher, *loaded], memory_required=needed, minimum_memory_required=single)
+        views = latents[0]
+        encoder_bytes *= 1 if plan.recompute_encoder else views
+        needed = encoder_bytes + real.memory_required([3 * views, *latents[1:]])
+        minimum = encoder_bytes + real.memory_required([1, *latents[1:]])
+        mm.load_models_gpu([patcher, *loaded], memory_required=needed, minimum_memory_required=minimum)
     return real, conds, loaded

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401  parsed once, with --cpu
+    import comfy.cli_args  # parsed once, with --cpu
     import folder_paths
 
     sys.argv = argv
@@ -74,22 +74,21 @@ def ours(pack: ModuleType) -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def execute(ours: Callable[[str], ModuleType]) -> Callable[..., Any]:
-    """Call a node by its id as the executor does: in inference mode, with hidden inputs."""
-    import torch
+    """Call a node by its id as the executor does: in inference mode, on a locked clone with hidden inputs."""
+    import asyncio
 
-    extension = ours("nodes.extension")
-    classes = {}
+    import torch
+    from comfy_api.internal import make_locked_method_func
+    from comfy_api.latest import io
+
+    found = asyncio.run(ours("nodes.extension").DreamerXLExtension().get_node_list())
+    classes = {node.GET_SCHEMA().node_id: node for node in found}
 
     def call(node_id: str, **inputs: Any) -> Any:
-        if not classes:
-            import asyncio
-
-            found = asyncio.run(extension.DreamerXLExtension().get_node_list())
-            classes.update({node.GET_SCHEMA().node_id: node for node in found})
         node = classes[node_id]
-        clone = type(node.__name__, (node,), {"hidden": SimpleNamespace(unique_id="1")})
+        clone = node.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "1"}})
         with torch.inference_mode():
-            return clone.execute(**inputs)
+            return make_locked_method_func(node, "execute", clone)(**inputs)
 
     return call
 
@@ -112,7 +111,7 @@ def loaded(ours: Callable[[str], ModuleType], miniature: Path) -> tuple[Any, Any
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(tmp_path_factory: pytest.TempPathFactory, host: Path) -> Iterator[Any]:
     """A live ComfyUI with the pack linked in; see `live.Server`."""
     from live import Server
 

@@ -38,7 +38,8 @@ class Server:
         self.base, self.port = base, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         tests = Path(__file__).resolve().parent
-        for folder in ("custom_nodes/tiny_sdxl", "models/checkpoints", "models/loras", "input", "output", "temp", "user"):
+        folders = ("custom_nodes/tiny_sdxl", "models/checkpoints", "models/loras", "input", "output", "temp", "user")
+        for folder in folders:
             (base / folder).mkdir(parents=True, exist_ok=True)
         (base / "custom_nodes" / "dreamer-xl").symlink_to(pack, target_is_directory=True)
         (base / "custom_nodes" / "tiny_sdxl" / "__init__.py").write_text(PLUGIN.format(tests=str(tests)))

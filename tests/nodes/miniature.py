@@ -10,6 +10,7 @@ import torch
 def save_starter_like(folder: Path, seed: int = 0) -> Path:
     """A diffusers folder with what the starter has: 64-wide heads, 256 size ids, a narrow TAESD, tiny CLIPs."""
     from diffusers import AutoencoderTiny, UNet2DConditionModel
+
     from dreamer_core.diffusion.tiny_sdxl import UNET, save_tiny_sdxl
 
     save_tiny_sdxl(folder, seed)

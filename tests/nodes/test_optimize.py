@@ -54,7 +54,7 @@ def test_again_longer_shorter_other_and_back(optimize):
     again, made = optimize(3)
     assert made == []
     assert same(first, again)
-    other, made = optimize(2, seed=1)
+    _, made = optimize(2, seed=1)
     assert made == [0, 1]
     back, made = optimize(3)  # A -> B -> A
     assert made == []
@@ -79,7 +79,6 @@ def test_a_cancelled_run_goes_on_and_ends_the_same(optimize, ours, monkeypatch):
         if report.step == 1:
             mm.interrupt_current_processing(True)
 
-    # The same settings under another key: a different splat would change the result, so clear the store instead.
     store = ours("nodes.host.store").RunStore
     monkeypatch.setattr(store, "load", lambda *_: None)
     monkeypatch.setattr(progress, "update", cancel_after_two)
@@ -94,9 +93,7 @@ def test_cancelled_state_is_on_disk(optimize, ours, monkeypatch, tmp_path):
     import comfy.model_management as mm
 
     progress = ours("nodes.host.progress").Progress
-    monkeypatch.setattr(
-        progress, "update", lambda self, report, _: mm.interrupt_current_processing(report.step == 1)
-    )
+    monkeypatch.setattr(progress, "update", lambda self, report, _: mm.interrupt_current_processing(report.step == 1))
     with pytest.raises(mm.InterruptProcessingException):
         optimize(4, seed=9)
     states = [p.stem for p in tmp_path.rglob("*.safetensors")]
@@ -139,7 +136,7 @@ def test_key_names_everything_but_the_number_of_steps(ours, scene):
 
 
 def test_key_of_equal_patches_is_equal_and_survives_loading(ours, scene):
-    """patches_uuid is drawn anew by every LoraLoader; what counts is the content. Patched weights do not count twice."""
+    """patches_uuid is drawn anew by every LoraLoader; what counts is the content, and that not twice."""
     identity, host = ours("nodes.host.identity"), ours("nodes.host.sdxl")
     name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
 
@@ -241,6 +238,6 @@ def test_messages_begin_with_the_node(execute, node, inputs, message):
 def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
     teacher = ours("nodes.host.sdxl").HostSDXL
     monkeypatch.setattr(teacher, "eps", lambda self, x, sigma, cond: x * float("nan"))
-    with pytest.raises(RuntimeError, match="^Dreamer XL Optimize: 10 steps in a row had NaN"):
+    with pytest.raises(RuntimeError, match=r"^Dreamer XL Optimize: 10 steps in a row had NaN"):
         optimize(20, seed=11)
     assert not list(tmp_path.rglob("*.safetensors"))  # a ruined state is not resumed

@@ -145,9 +145,7 @@ def test_transform_splat_turns_as_the_viewer_does(core, blobs, execute):
     name = next(k for k in arguments if "rot" in k and k.endswith("y"))
     turned = core.TransformSplat.execute(**{**arguments, name: 90.0}).args[0]
     found = places(
-        execute(
-            "DreamerXLRender", splat=turned, path={"path": "view"}, resolution=128, background="#000000"
-        ).args[0][0]
+        execute("DreamerXLRender", splat=turned, path={"path": "view"}, resolution=128, background="#000000").args[0][0]
     )
     assert found["+Y"][1] > 0.2
     assert abs(found["+Z"][0]) > 0.2

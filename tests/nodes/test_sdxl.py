@@ -90,9 +90,10 @@ def test_kl_encoder(ours, host, loaded):
         vae = comfy.sd.VAE(sd=network.state_dict(), config={"params": params})
         images = torch.rand(1, 64, 64, 3, generator=generator)
         stock = loaded[0].model.process_latent_in(vae.encode(images))
-    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
-        loaded[0], vae, views=1, resolution=64
-    ) as (teacher, _):
+    with (
+        torch.inference_mode(False),
+        ours("nodes.host.sdxl").loaded_teacher(loaded[0], vae, views=1, resolution=64) as (teacher, _),
+    ):
         images = images.clone().requires_grad_()
         found = teacher.encode(images)
         torch.testing.assert_close(found, stock.clone(), atol=1e-4, rtol=1e-4)
@@ -113,9 +114,10 @@ def test_v_prediction_patch_takes_effect(ours, loaded, reference):
     cond = reference.encode_text(PROMPTS[:1])
     x, sigma = inputs(1)
     s = float(sigma)
-    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
-        patched, vae, views=1, resolution=128
-    ) as (teacher, _):
+    with (
+        torch.inference_mode(False),
+        ours("nodes.host.sdxl").loaded_teacher(patched, vae, views=1, resolution=128) as (teacher, _),
+    ):
         found = teacher.eps(x, sigma, cond)
     v = reference.eps(x, sigma, cond)  # what the network puts out
     denoised = x / (s * s + 1) - v * s / (s * s + 1) ** 0.5
@@ -138,9 +140,10 @@ def test_lora_takes_effect_and_leaves_the_model_alone(ours, loaded, reference):
     x, sigma = inputs(1)
     found = []
     for candidate in (model, lora_for(model, 1.0), model):
-        with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
-            candidate, vae, views=1, resolution=128
-        ) as (teacher, _):
+        with (
+            torch.inference_mode(False),
+            ours("nodes.host.sdxl").loaded_teacher(candidate, vae, views=1, resolution=128) as (teacher, _),
+        ):
             found.append(teacher.eps(x, sigma, cond))
     assert (found[0] - found[1]).abs().max() > 1e-3
     torch.testing.assert_close(found[0], found[2])
@@ -198,17 +201,17 @@ def test_cancelling_reaches_the_teacher(teacher, reference):
             call()
 
 
-def test_other_models_are_refused(ours, loaded):
-    host, error = ours("nodes.host.sdxl"), ours("dreamer_core.errors").InputError
+def test_other_models_are_refused(ours, host):
     import comfy.sd
 
-    model, _, vae = loaded
+    adapter, error = ours("nodes.host.sdxl"), ours("dreamer_core.errors").InputError
+
     with pytest.raises(error, match="model: expected an SDXL diffusion model, got none"):
-        host.check_model(None)
+        adapter.check_model(None)
     with torch.inference_mode(False):
         for wrong in (None, comfy.sd.VAE(sd={})):
             with pytest.raises(error, match="vae: expected a VAE, got none"):
-                host.build_encoder(wrong)
+                adapter.build_encoder(wrong)
     conditioning = ours("nodes.host.conditioning")
     tokens, pooled = torch.zeros(1, 77, 96), torch.zeros(1, 64)
     plain = [[tokens, {"pooled_output": pooled, "width": 640}]]

@@ -95,9 +95,10 @@ def test_shipped_starter(ours, execute):
     generator = torch.Generator().manual_seed(0)
     x, sigma = torch.randn(3, 4, 16, 16, generator=generator), torch.tensor([0.1, 1.0, 8.0])
     images = torch.rand(1, 128, 128, 3, generator=generator)
-    with torch.inference_mode(False), ours("nodes.host.sdxl").loaded_teacher(
-        model, vae, views=1, resolution=128
-    ) as (teacher, _):
+    with (
+        torch.inference_mode(False),
+        ours("nodes.host.sdxl").loaded_teacher(model, vae, views=1, resolution=128) as (teacher, _),
+    ):
         torch.testing.assert_close(
             teacher.eps(x, sigma, expected), reference.eps(x, sigma, expected), atol=1e-3, rtol=1e-3
         )

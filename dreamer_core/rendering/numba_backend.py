@@ -79,11 +79,9 @@ class _Lists(NamedTuple):
 
     order: Array  # [R] int32
     records: Array  # [R, RECORD]
-    boxes: Array  # [R, 4] int32
     slots: Array  # [R + 1] int64
     starts: Array  # [bins + 1] int64
     ids: Array  # [M] int32
-    schedule: Array  # [bins] int64
     columns: int
     rows: int
 
@@ -129,11 +127,9 @@ def _build_lists(
     counts = np.empty((workers, views * rows * columns), np.int32)
     starts, slots = np.empty(counts.shape[1] + 1, np.int64), np.empty(len(order) + 1, np.int64)
     binning.count_tiles(order, boxes, n, columns, rows, counts)
-    ids = np.empty(binning.accumulate(boxes, counts, starts, slots), np.int32)
+    ids = np.empty(binning.accumulate(boxes, counts, starts, slots, records.view(np.int32)), np.int32)
     binning.fill_tiles(order, boxes, n, columns, rows, counts, ids)
-    # Longest tiles first, dealt out in turn: every worker gets about the same work.
-    schedule = np.argsort(-np.diff(starts), kind="stable")
-    return _Lists(order, records, boxes, slots, starts, ids, schedule, columns, rows)
+    return _Lists(order, records, slots, starts, ids, columns, rows)
 
 
 def _scratch() -> Array:
@@ -178,7 +174,6 @@ class _Blend(torch.autograd.Function):
                 height,
             )
             blending.forward(
-                lists.schedule,
                 lists.columns,
                 lists.rows,
                 lists.records,
@@ -205,23 +200,19 @@ class _Blend(torch.autograd.Function):
         with_depths = ctx.with_depth and ctx.needs_input_grad[2]
         with_absgrad = ctx.absgrad_target is not None
         m = len(lists.ids)
-        gradients = np.empty((m, blending.SLOT), np.float32)
-        depth_gradients = np.empty(m if with_depths else 0, np.float32)
-        absolute = np.empty((m, 2) if with_absgrad else 0, np.float32)
+        gradients = np.empty((m, blending.GRADIENTS + ctx.with_depth + 2 * with_absgrad), np.float32)
         v_means2d, v_conics = np.zeros((views * n, 2), np.float32), np.zeros((views * n, 3), np.float32)
         v_opacities, v_colors = np.zeros(views * n, np.float32), np.zeros((views * n, 3), np.float32)
         v_depths = np.zeros(views * n if with_depths else 0, np.float32)
         v_absolute = np.zeros((views * n, 2) if with_absgrad else 0, np.float32)
         with numba_runtime.KERNELS:
             blending.backward(
-                lists.schedule,
                 lists.columns,
                 lists.rows,
                 lists.records,
                 lists.ids,
                 lists.starts,
-                lists.boxes,
-                lists.slots,
+                lists.records.view(np.int32),
                 ctx.background,
                 ctx.transmittances,
                 ctx.lasts,
@@ -229,16 +220,13 @@ class _Blend(torch.autograd.Function):
                 v_alphas,
                 v_depth_sums,
                 gradients,
-                depth_gradients,
-                absolute,
+                v_absolute,
                 _scratch(),
             )
             blending.sum_slots(
                 lists.order,
                 lists.slots,
                 gradients,
-                depth_gradients,
-                absolute,
                 v_means2d,
                 v_conics,
                 v_opacities,

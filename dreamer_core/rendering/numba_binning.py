@@ -17,8 +17,11 @@ TILE = 16
 DIGIT_BITS = 11
 DIGITS = 1 << DIGIT_BITS
 RECORD = 16
-"""Floats per record, one cache line: x, y, conic xx / 2, xy, yy / 2, opacity, largest exponent, half width and
-half height of what is drawn, red, green, blue, depth, unused."""
+"""Floats per record, one cache line: x, y, conic xx / 2, xy, yy / 2, opacity, largest exponent, red, green, blue,
+depth, first and last + 1 pixel column, first and last + 1 pixel row, and as an int32 the number of the gradient slot
+that tile (0, 0) would have: tile (column, row) has the one `row * width of the box + column` further on."""
+SLOT = 15
+"""Where in a record, taken as int32, the slot stands."""
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 F0, F2 = np.float32(0.0), np.float32(2.0)
@@ -59,7 +62,7 @@ def sort_keys(keys: Any, values: Any, bits: Any, workers: Any) -> Any:  # uint32
     return values
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def pack_records(
     order: Any,  # [R] int32 index into the flattened [C, N], nearest first
     means2d: Any,  # [C * N, 2]
@@ -84,13 +87,15 @@ def pack_records(
         rx, ry = math.sqrt(max(scale * c, F0)) + SLACK, math.sqrt(max(scale * a, F0)) + SLACK
         records[r, 0], records[r, 1] = x, y
         records[r, 2], records[r, 3], records[r, 4] = HALF * a, b, HALF * c
-        records[r, 5], records[r, 6], records[r, 7], records[r, 8] = opacities[g], limit, rx, ry
+        records[r, 5], records[r, 6] = opacities[g], limit
         k = flat % m
-        records[r, 9], records[r, 10], records[r, 11] = colors[k, 0], colors[k, 1], colors[k, 2]
-        records[r, 12] = depths[flat]
+        records[r, 7], records[r, 8], records[r, 9] = colors[k, 0], colors[k, 1], colors[k, 2]
+        records[r, 10] = depths[flat]
         # Columns and rows whose pixel centres lie within the half widths.
         x0, x1 = max(math.ceil(x - rx - HALF), 0), min(math.floor(x + rx - HALF), width - 1)
         y0, y1 = max(math.ceil(y - ry - HALF), 0), min(math.floor(y + ry - HALF), height - 1)
+        records[r, 11], records[r, 12] = np.float32(x0), np.float32(x1 + 1)
+        records[r, 13], records[r, 14] = np.float32(y0), np.float32(y1 + 1)
         if x1 < x0 or y1 < y0:
             boxes[r, 0] = boxes[r, 1] = boxes[r, 2] = boxes[r, 3] = 0
         else:
@@ -114,8 +119,11 @@ def count_tiles(order: Any, boxes: Any, n: Any, columns: Any, rows: Any, counts:
 
 
 @njit(cache=True, nogil=True)
-def accumulate(boxes: Any, counts: Any, starts: Any, slots: Any) -> Any:
-    """First positions of bins (`starts` [bins + 1]), (worker, bin) pairs (`counts`), records (`slots` [R + 1])."""
+def accumulate(boxes: Any, counts: Any, starts: Any, slots: Any, tags: Any) -> Any:
+    """First positions of bins (`starts` [bins + 1]), (worker, bin) pairs (`counts`), records (`slots` [R + 1]).
+
+    `tags` [R, RECORD] are the records as int32.
+    """
     total = 0
     for b in range(counts.shape[1]):
         starts[b] = total
@@ -127,7 +135,9 @@ def accumulate(boxes: Any, counts: Any, starts: Any, slots: Any) -> Any:
     slot = 0
     for r in range(boxes.shape[0]):
         slots[r] = slot
-        slot += (boxes[r, 1] - boxes[r, 0]) * (boxes[r, 3] - boxes[r, 2])
+        width = boxes[r, 1] - boxes[r, 0]
+        tags[r, SLOT] = slot - boxes[r, 2] * width - boxes[r, 0]
+        slot += width * (boxes[r, 3] - boxes[r, 2])
     slots[boxes.shape[0]] = slot
     return total
 

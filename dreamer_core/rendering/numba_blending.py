@@ -2,35 +2,46 @@
 
 What makes the inner loops vector code: they run Gaussian by Gaussian over pixels; all per-pixel values of a tile
 lie in one flat buffer at constant offsets (no alias checks) with unsigned indices (no wrap-around); exp is a
-polynomial; conditions are `&` and selects, not branches; fastmath allows reassociation but not nnan/ninf.
+polynomial; conditions are `&` and `_select`, not branches, from which LLVM makes masked stores, whose results the
+next Gaussian has to wait for; fastmath allows reassociation but not nnan/ninf.
 
-A tile is 16 x 16 pixels, stored as two halves of 8 columns, so that a small Gaussian costs 8-pixel rows without
-more tiles to sort. Gradients go to one slot per (Gaussian, tile), summed afterwards in a fixed order: no atomics.
+A tile is 16 x 16 pixels, stored as two halves of 8 columns and visited in blocks of 8 x 2 pixels, one vector of
+16 lanes: a small Gaussian costs little without more tiles to sort, and no loop has a remainder. Gradients go to
+one slot per (Gaussian, tile), summed afterwards in a fixed order: no atomics.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import intrinsic
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 TILE = 16
 COLUMNS = 8
 HALF_TILE = TILE * COLUMNS
+LANES = np.uint64(16)
+BLOCKS = 8
+"""Blocks of 8 x 2 pixels per half tile."""
+MERGE = 5
+"""From this many blocks per half on, one run through both halves is cheaper than two, blocks in between included."""
 PIXELS = TILE * TILE
 PLANES = 8
 """Per-pixel values. Forward: transmittance (negative once finished), last, x, y, 3 colours, depth; backward:
 transmittance, rest of the image behind, last, x, y and 3 + 1 gradients need one more."""
 SCRATCH = (PLANES + 1) * PIXELS
-SLOT = 9
-"""Gradients per slot: x, y, conic xx, xy, yy, opacity, red, green, blue."""
+SLOT = 15
+"""Where in a record, taken as int32, its gradient slot stands; see numba_binning."""
+GRADIENTS = 9
+"""Gradients in a slot: x, y, conic xx, xy, yy, opacity, red, green, blue; then depth if asked, then |x|, |y| if
+asked."""
 
 U = np.uint64
 P1, P2, P3, P4, P5, P6, P7, P8 = (U(PIXELS * i) for i in range(1, 9))
 F0, F1, HALF = np.float32(0.0), np.float32(1.0), np.float32(0.5)
+SIDE = np.float32(TILE)
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
 EXPONENT_MAX = np.float32(6.0)
@@ -47,7 +58,17 @@ def _exponential_coefficients() -> tuple[np.float32, ...]:
 E0, E1, E2, E3, E4, E5, E6 = _exponential_coefficients()
 
 
-@njit(inline="always", fastmath=FASTMATH)
+@intrinsic
+def _select(typing_context: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """`yes if condition else no` as one instruction: both are evaluated."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return yes(types.boolean, yes, yes), generate
+
+
+@njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 def _exp_minus(s: Any) -> Any:
     """exp(-s) for 0 <= s <= 6, as the 8th power of exp(-s / 8); relative error below 1e-6."""
     x = s * EIGHTH
@@ -57,15 +78,23 @@ def _exp_minus(s: Any) -> Any:
     return p * p
 
 
-@njit(inline="always", fastmath=FASTMATH)
-def _reach(center: Any, radius: Any) -> Any:
-    """First and last + 1 of the 16 rows or columns whose pixel centres lie within `radius` of `center`."""
-    first = math.ceil(center - radius - HALF)
-    last = math.floor(center + radius - HALF) + 1
-    return min(max(first, 0), TILE), min(max(last, 0), TILE)
+@njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+def _within(position: Any, corner: Any) -> Any:
+    """A pixel row or column of the image as one of the tile, kept within it."""
+    return int(min(max(position - corner, F0), SIDE))
 
 
-@njit(fastmath=FASTMATH, cache=True, nogil=True)
+@njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+def _runs(x0: Any, x1: Any, y0: Any, y1: Any) -> Any:
+    """First and last + 1 block of the first run over a tile, and the number of runs, BLOCKS apart."""
+    left, right = x0 // COLUMNS, (x1 - 1) // COLUMNS
+    first, last = left * BLOCKS + y0 // 2, left * BLOCKS + (y1 + 1) // 2
+    if left < right and last - first >= MERGE:
+        return first, last + BLOCKS, 1
+    return first, last, right - left + 1
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _prepare(buffer: Any, xs: Any, ys: Any) -> None:
     """Pixel centres relative to the tile's corner, into the planes that start at `xs` and `ys`."""
     for p in range(PIXELS):
@@ -74,7 +103,7 @@ def _prepare(buffer: Any, xs: Any, ys: Any) -> None:
         buffer[ys + p] = np.float32(rest // COLUMNS) + HALF
 
 
-@njit(fastmath=FASTMATH, cache=True, nogil=True)
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _blend(records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, buffer: Any, depths: Any) -> None:
     """Blend records ids[start:end] into the tile at (left, top); with `depths` of rank 3 also their depth."""
     with_depth = depths.ndim == 3
@@ -83,25 +112,26 @@ def _blend(records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, bu
         mx, my = records[g, 0] - left, records[g, 1] - top
         ha, cb, hc = records[g, 2], records[g, 3], records[g, 4]
         o, limit = records[g, 5], records[g, 6]
-        y0, y1 = _reach(my, records[g, 8])
-        x0, x1 = _reach(mx, records[g, 7])
+        x0, x1 = _within(records[g, 11], left), _within(records[g, 12], left)
+        y0, y1 = _within(records[g, 13], top), _within(records[g, 14], top)
         if y1 > y0 and x1 > x0:
-            red, green, blue, z = records[g, 9], records[g, 10], records[g, 11], records[g, 12]
+            red, green, blue, z = records[g, 7], records[g, 8], records[g, 9], records[g, 10]
             number = np.float32(k - start + 1)
-            for half in range(x0 // COLUMNS, (x1 - 1) // COLUMNS + 1):
-                for p in range(U(half * HALF_TILE + y0 * COLUMNS), U(half * HALF_TILE + y1 * COLUMNS)):
+            first, last, runs = _runs(x0, x1, y0, y1)
+            for run in range(runs):
+                for p in range(LANES * U(run * BLOCKS + first), LANES * U(run * BLOCKS + last)):
                     dx, dy = mx - buffer[p + P2], my - buffer[p + P3]
                     s = ha * dx * dx + hc * dy * dy + cb * dx * dy
                     alpha = min(ALPHA_MAX, o * _exp_minus(min(max(s, F0), EXPONENT_MAX)))
                     T = buffer[p]
-                    after = T - T * alpha
+                    weight = T * alpha
                     hit = (s <= limit) & (s >= F0) & (T > F0)
-                    drawn = hit & (after > TRANSMITTANCE_MIN)
-                    # A finished pixel keeps its transmittance with a minus sign.
-                    stopped = -T if hit else T
-                    buffer[p] = after if drawn else stopped
-                    buffer[p + P1] = number if drawn else buffer[p + P1]
-                    weight = T * alpha if drawn else F0
+                    enough = T - weight > TRANSMITTANCE_MIN
+                    weight = _select(hit & enough, weight, F0)
+                    # A finished pixel keeps its transmittance, with a minus sign. Products and maxima, because LLVM
+                    # makes a masked store of a selection between something new and what was there.
+                    buffer[p] = (T - weight) * _select(hit & (not enough), -F1, F1)
+                    buffer[p + P1] = max(buffer[p + P1], _select(weight > F0, number, F0))
                     buffer[p + P4] += weight * red
                     buffer[p + P5] += weight * green
                     buffer[p + P6] += weight * blue
@@ -115,7 +145,7 @@ def _blend(records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, bu
                 break
 
 
-@njit(fastmath=FASTMATH, cache=True, nogil=True)
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _forward_tile(
     bin: Any,
     columns: Any,
@@ -152,9 +182,8 @@ def _forward_tile(
                 depths[view, top + y, left + x] = buffer[7 * PIXELS + p]
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def forward(
-    schedule: Any,  # [bins] int64: the order in which the workers take bins
     columns: Any,
     rows: Any,
     records: Any,  # [R, RECORD]
@@ -171,9 +200,10 @@ def forward(
     for w in prange(workers):
         buffer = scratch[w]
         _prepare(buffer, 2 * PIXELS, 3 * PIXELS)
-        for j in range(w, schedule.shape[0], workers):
+        # In turns: neighbouring tiles share records in the cache and hold about the same work.
+        for bin in range(w, starts.shape[0] - 1, workers):
             _forward_tile(
-                schedule[j],
+                bin,
                 columns,
                 rows,
                 records,
@@ -188,7 +218,14 @@ def forward(
             )
 
 
-@njit(fastmath=FASTMATH, cache=True, nogil=True)
+@njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+def _slot(records: Any, tags: Any, g: Any, column: Any, row: Any) -> Any:
+    """The gradient slot of record g in tile (column, row)."""
+    width = (int(records[g, 12]) - 1) // TILE - int(records[g, 11]) // TILE + 1
+    return tags[g, SLOT] + row * width + column
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _unblend(
     records: Any,
     ids: Any,
@@ -196,14 +233,12 @@ def _unblend(
     count: Any,
     left: Any,
     top: Any,
-    boxes: Any,
-    slots: Any,
+    tags: Any,
     column: Any,
     row: Any,
     buffer: Any,
     v_depths: Any,
     gradients: Any,
-    depth_gradients: Any,
     absolute: Any,
 ) -> None:
     """Gradients of the first `count` entries of a tile, last to first."""
@@ -215,21 +250,22 @@ def _unblend(
         ha, cb, hc = records[g, 2], records[g, 3], records[g, 4]
         ca, cc = ha + ha, hc + hc
         o, limit = records[g, 5], records[g, 6]
-        y0, y1 = _reach(my, records[g, 8])
-        x0, x1 = _reach(mx, records[g, 7])
+        x0, x1 = _within(records[g, 11], left), _within(records[g, 12], left)
+        y0, y1 = _within(records[g, 13], top), _within(records[g, 14], top)
         y1 = max(y0, y1)
-        red, green, blue, z = records[g, 9], records[g, 10], records[g, 11], records[g, 12]
+        red, green, blue, z = records[g, 7], records[g, 8], records[g, 9], records[g, 10]
         number = np.float32(k + 1)
         r0, r1, r2, r3 = F0, F0, F0, F0
         sx, sy, sxx, sxy, syy, so, ax, ay = F0, F0, F0, F0, F0, F0, F0, F0
-        for half in range(x0 // COLUMNS, (x1 - 1) // COLUMNS + 1):
-            for p in range(U(half * HALF_TILE + y0 * COLUMNS), U(half * HALF_TILE + y1 * COLUMNS)):
+        first, last, runs = _runs(x0, x1, y0, y1)
+        for run in range(runs):
+            for p in range(LANES * U(run * BLOCKS + first), LANES * U(run * BLOCKS + last)):
                 dx, dy = mx - buffer[p + P3], my - buffer[p + P4]
                 s = ha * dx * dx + hc * dy * dy + cb * dx * dy
                 e = _exp_minus(min(max(s, F0), EXPONENT_MAX))
                 oe = o * e
                 drawn = (s <= limit) & (s >= F0) & (number <= buffer[p + P2])
-                alpha = min(ALPHA_MAX, oe) if drawn else F0
+                alpha = _select(drawn, min(ALPHA_MAX, oe), F0)
                 inverse = F1 / (F1 - alpha)
                 T = buffer[p] * inverse
                 buffer[p] = T
@@ -246,10 +282,10 @@ def _unblend(
                 behind = buffer[p + P1]
                 buffer[p + P1] = behind - weight * along
                 va = T * along + inverse * behind
-                va = va if (drawn & (oe <= ALPHA_MAX)) else F0
-                so += e * va
-                vs = -oe * va
-                vx, vy = vs * dx, vs * dy
+                va = _select(drawn & (oe <= ALPHA_MAX), va, F0)
+                va = e * va
+                so += va
+                vx, vy = va * dx, va * dy
                 sx += vx
                 sy += vy
                 sxx += vx * dx
@@ -258,18 +294,19 @@ def _unblend(
                 if with_absolute:
                     ax += abs(ca * vx + cb * vy)
                     ay += abs(cb * vx + cc * vy)
-        q = slots[g] + (row - boxes[g, 2]) * (boxes[g, 1] - boxes[g, 0]) + column - boxes[g, 0]
-        gradients[q, 0], gradients[q, 1] = ca * sx + cb * sy, cb * sx + cc * sy
-        gradients[q, 2], gradients[q, 3], gradients[q, 4] = HALF * sxx, sxy, HALF * syy
+        q = _slot(records, tags, g, column, row)
+        # d alpha / d exponent = -alpha: one factor for all sums.
+        gradients[q, 0], gradients[q, 1] = -o * (ca * sx + cb * sy), -o * (cb * sx + cc * sy)
+        gradients[q, 2], gradients[q, 3], gradients[q, 4] = -o * HALF * sxx, -o * sxy, -o * HALF * syy
         gradients[q, 5] = so
         gradients[q, 6], gradients[q, 7], gradients[q, 8] = r0, r1, r2
-        if depth_gradients.shape[0] > 0:
-            depth_gradients[q] = r3
-        if absolute.ndim == 2:
-            absolute[q, 0], absolute[q, 1] = ax, ay
+        if with_depth:
+            gradients[q, GRADIENTS] = r3
+        if with_absolute:
+            gradients[q, gradients.shape[1] - 2], gradients[q, gradients.shape[1] - 1] = o * ax, o * ay
 
 
-@njit(fastmath=FASTMATH, cache=True, nogil=True)
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _backward_tile(
     bin: Any,
     columns: Any,
@@ -277,8 +314,7 @@ def _backward_tile(
     records: Any,
     ids: Any,
     starts: Any,
-    boxes: Any,
-    slots: Any,
+    tags: Any,
     backgrounds: Any,
     transmittances: Any,
     lasts: Any,
@@ -286,7 +322,6 @@ def _backward_tile(
     v_alphas: Any,
     v_depths: Any,
     gradients: Any,
-    depth_gradients: Any,
     absolute: Any,
     buffer: Any,
 ) -> None:
@@ -318,48 +353,42 @@ def _backward_tile(
     start, end = starts[bin], starts[bin + 1]
     for k in range(start + count, end):
         g = ids[k]
-        q = slots[g] + (row - boxes[g, 2]) * (boxes[g, 1] - boxes[g, 0]) + column - boxes[g, 0]
-        for c in range(SLOT):
+        q = _slot(records, tags, g, column, row)
+        for c in range(gradients.shape[1]):
             gradients[q, c] = F0
-        if depth_gradients.shape[0] > 0:
-            depth_gradients[q] = F0
-        if absolute.ndim == 2:
-            absolute[q, 0] = absolute[q, 1] = F0
     _unblend(
-        records, ids, start, count, np.float32(left), np.float32(top), boxes, slots, column, row, buffer, v_depths,
-        gradients, depth_gradients, absolute,
+        records, ids, start, count, np.float32(left), np.float32(top), tags, column, row, buffer, v_depths,
+        gradients, absolute,
     )  # fmt: skip
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def backward(
-    schedule: Any,  # [bins]
     columns: Any,
     rows: Any,
     records: Any,  # [R, RECORD]
     ids: Any,  # [M]
     starts: Any,  # [bins + 1]
-    boxes: Any,  # [R, 4]
-    slots: Any,  # [R + 1]
+    tags: Any,  # [R, RECORD]: the records as int32
     backgrounds: Any,  # [C, 3]
     transmittances: Any,  # [C, H, W]
     lasts: Any,  # [C, H, W]
     v_images: Any,  # [C, H, W, 3]
     v_alphas: Any,  # [C, H, W]
     v_depths: Any,  # [C, H, W], or rank 1 for none
-    gradients: Any,  # [M, SLOT] out
-    depth_gradients: Any,  # [M] out, or empty
-    absolute: Any,  # [M, 2] out, or rank 1 for none
+    gradients: Any,  # [M, 9 to 12] out
+    absolute: Any,  # rank 2 to ask for absolute gradients
     scratch: Any,  # [workers, SCRATCH]
 ) -> None:
     workers = scratch.shape[0]
     for w in prange(workers):
         buffer = scratch[w]
         _prepare(buffer, 3 * PIXELS, 4 * PIXELS)
-        for j in range(w, schedule.shape[0], workers):
+        # In turns: neighbouring tiles share records in the cache and hold about the same work.
+        for bin in range(w, starts.shape[0] - 1, workers):
             _backward_tile(
-                schedule[j], columns, rows, records, ids, starts, boxes, slots, backgrounds, transmittances, lasts,
-                v_images, v_alphas, v_depths, gradients, depth_gradients, absolute, buffer,
+                bin, columns, rows, records, ids, starts, tags, backgrounds, transmittances, lasts,
+                v_images, v_alphas, v_depths, gradients, absolute, buffer,
             )  # fmt: skip
 
 
@@ -367,9 +396,7 @@ def backward(
 def sum_slots(
     order: Any,  # [R] index into the flattened [C, N]
     slots: Any,  # [R + 1]
-    gradients: Any,  # [M, SLOT]
-    depth_gradients: Any,  # [M], or empty
-    absolute: Any,  # [M, 2], or rank 1 for none
+    gradients: Any,  # [M, 9 to 12]
     v_means2d: Any,  # [C * N, 2] out, zero on entry like all that follow
     v_conics: Any,  # [C * N, 3] out
     v_opacities: Any,  # [C * N] out
@@ -391,16 +418,16 @@ def sum_slots(
             a6 += gradients[q, 6]
             a7 += gradients[q, 7]
             a8 += gradients[q, 8]
-            if depth_gradients.shape[0] > 0:
-                z += depth_gradients[q]
-            if absolute.ndim == 2:
-                x += absolute[q, 0]
-                y += absolute[q, 1]
+            if v_depths.shape[0] > 0:
+                z += gradients[q, GRADIENTS]
+            if v_absolute.ndim == 2:
+                x += gradients[q, gradients.shape[1] - 2]
+                y += gradients[q, gradients.shape[1] - 1]
         v_means2d[flat, 0], v_means2d[flat, 1] = a0, a1
         v_conics[flat, 0], v_conics[flat, 1], v_conics[flat, 2] = a2, a3, a4
         v_opacities[flat] = a5
         v_colors[flat, 0], v_colors[flat, 1], v_colors[flat, 2] = a6, a7, a8
-        if depth_gradients.shape[0] > 0:
+        if v_depths.shape[0] > 0:
             v_depths[flat] = z
-        if absolute.ndim == 2:
+        if v_absolute.ndim == 2:
             v_absolute[flat, 0], v_absolute[flat, 1] = x, y

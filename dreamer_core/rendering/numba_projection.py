@@ -23,7 +23,7 @@ INVERSE_ALPHA_MIN = np.float32(255.0)
 RADIUS_MAX = np.float32(3.33)
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def project(
     means: Any,  # [N, 3]
     quats: Any,  # [N, 4]
@@ -100,7 +100,7 @@ def project(
             radii[v, i, 0], radii[v, i, 1] = np.int32(rx), np.int32(ry)
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def project_backward(
     means: Any,  # [N, 3]
     quats: Any,  # [N, 4]

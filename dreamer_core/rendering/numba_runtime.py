@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import sys
 import tempfile
 import threading
 from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 KERNELS = threading.RLock()
 """Held while kernels run: numba's `workqueue` threading layer aborts the process on concurrent use."""
@@ -26,31 +24,36 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def cache_folder(package: Path = _PACKAGE) -> Path | None:
-    """Where compiled kernels go if not beside the source or into NUMBA_CACHE_DIR, which is None."""
-    if os.environ.get("NUMBA_CACHE_DIR") or _writable(package / "__pycache__"):
-        return None
+def _user_folder() -> Path:
     if sys.platform == "win32":
-        user = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        user = str(Path.home() / "Library" / "Caches")
-    else:
-        user = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    for folder in (Path(user) / "dreamer-xl" / "numba", Path(tempfile.gettempdir()) / "dreamer-xl-numba"):
-        if _writable(folder):
-            return folder
-    return None
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
+    """Where compiled kernels are kept: NUMBA_CACHE_DIR, beside the source, or the user's cache if that is read-only.
+
+    numba stores the module's name in what it caches, and ComfyUI imports this package under another name than the
+    command line does, so each name has its own folder: either would fail on the other's files.
+    """
+    leaf = f"numba-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", _user_folder() / "dreamer-xl"]
+    for base in bases:
+        if _writable(base / leaf):
+            return base / leaf
+    return Path(tempfile.gettempdir()) / "dreamer-xl" / leaf
 
 
 def import_kernels() -> None:
-    """Import the kernel modules with numba's cache in a writable folder. Raises what numba raises."""
+    """Import the kernel modules with numba's cache in their own folder. Raises what numba raises."""
     import numba
 
-    folder = cache_folder()
     before = numba.config.CACHE_DIR
     # numba reads the folder when a kernel is decorated, so other packs' kernels keep theirs.
-    if folder is not None:
-        numba.config.CACHE_DIR = str(folder)
+    numba.config.CACHE_DIR = str(cache_folder())
     try:
         from . import numba_binning, numba_blending, numba_projection  # noqa: F401
     finally:

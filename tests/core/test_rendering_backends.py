@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import types
@@ -260,17 +261,39 @@ def test_gsplat_on_a_gpu_equals_torch() -> None:
 
 def test_the_cache_goes_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    assert numba_runtime.cache_folder(tmp_path) is None
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "user"))
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    assert numba_runtime.cache_folder(tmp_path).parent == tmp_path / "__pycache__"
+    # ComfyUI imports the package under another name, and numba's files only fit the name they were made under.
+    assert numba_runtime.cache_folder(tmp_path, "a") != numba_runtime.cache_folder(tmp_path, "b")
+    user = tmp_path / "user"
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(user))
     writable = numba_runtime._writable
     monkeypatch.setattr(
         numba_runtime, "_writable", lambda folder: "__pycache__" not in str(folder) and writable(folder)
     )
     folder = numba_runtime.cache_folder(tmp_path)
-    assert folder is not None
     assert folder.is_dir()
-    assert (tmp_path / "user") in folder.parents
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert numba_runtime.cache_folder(tmp_path) is None
+    assert user in folder.parents
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    assert numba_runtime.cache_folder(tmp_path).parent == tmp_path / "chosen"
+
+
+def test_two_import_names_do_not_spoil_each_other(tmp_path: Path) -> None:
+    """The package renders from one cache folder as `dreamer_core` and as a part of another package."""
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "dreamer_core").symlink_to(ROOT / "dreamer_core", target_is_directory=True)
+    code = """
+import sys, importlib, torch
+sys.path.insert(0, sys.argv[1])
+sorting = importlib.import_module(sys.argv[2] + ".rendering.numba_backend").binning.sort_keys
+import numpy as np
+keys = np.array([3, 1, 2], np.uint32)
+assert sorting(keys, np.arange(3, dtype=np.int32), 2, 1).tolist() == [1, 2, 0]
+"""
+    if available_backends("cpu")["numba"]:
+        pytest.skip("numba does not work here")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for path, name in ((tmp_path, "host.dreamer_core"), (ROOT, "dreamer_core")):
+        command = [sys.executable, "-c", code, str(path), name]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr

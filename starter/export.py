@@ -55,6 +55,7 @@ def save_half(tensors: dict[str, Tensor], path: Path) -> None:
     """Weights as fp16 safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().half().contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes files for the owner only
 
 
 def save_text_encoder(model: torch.nn.Module, folder: Path, architecture: str) -> None:

@@ -65,3 +65,4 @@ def save_judge(judge: Judge, path: Path = WEIGHTS) -> None:
     """Weights as fp16 safetensors."""
     tensors = {k: v.detach().half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes files for the owner only

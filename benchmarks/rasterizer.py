@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numba import njit
@@ -136,7 +137,7 @@ RENDERERS: dict[str, Callable[[Scene, Cameras], Image]] = {
 }
 
 
-def measure(n: int, resolution: int, names: list[str], repeats: int) -> dict[str, Any]:
+def measure(n: int, resolution: int, names: list[str], repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Medians in milliseconds after one unmeasured run, and how far the images are from each other."""
     scene = make_scene(n)
     camera = orbit_cameras([23.0], 17.0, 3.5, 0.55, resolution)
@@ -151,11 +152,11 @@ def measure(n: int, resolution: int, names: list[str], repeats: int) -> dict[str
                 continue
             for leaf in scene.values():
                 leaf.grad = None
-            start = time.perf_counter()
+            start = clock()
             image = RENDERERS[name](scene, camera)
-            forward = time.perf_counter() - start
+            forward = clock() - start
             torch.autograd.backward(image, weights)
-            total = time.perf_counter() - start
+            total = clock() - start
             images[name] = image[0].detach()
             if turn > 0 or total > SLOW_SECONDS:
                 times[name].append((1e3 * forward, 1e3 * total))
@@ -178,7 +179,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--renderers", default=",".join(RENDERERS), help="comma separated, out of: %(default)s")
     parser.add_argument("--cases", help="comma separated GAUSSIANSxRESOLUTION, e.g. 20000x512")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, for busy machines")
     args = parser.parse_args()
+    clock = time.thread_time if args.cpu_time else time.perf_counter
+    if args.cpu_time:
+        numba.set_num_threads(1)
+        torch.set_num_threads(1)
     names = args.renderers.split(",")
     runs = [(case, names) for case in CASES] + [(case, [n for n in names if n == "numba"]) for case in LARGE]
     if args.cases:
@@ -188,7 +194,7 @@ def main() -> None:
     for (n, resolution), chosen in runs:
         if not chosen:
             continue
-        row = measure(n, resolution, chosen, args.repeats)
+        row = measure(n, resolution, chosen, args.repeats, clock)
         rows.append(row)
         cells = []
         for name in names:

@@ -73,6 +73,7 @@ def official_like(
     steps: Timesteps,
     cond: GuidanceConditioning,
     config: GuidanceConfig,
+    progress: float,
 ) -> GuidanceResult:
     """TSM's gradient with the released code's order and number of evaluations (method.md, section 4)."""
     sigmas = [float(v) for v in predictor.sigmas]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .cameras import Cameras
 from .diffusion.predictor import Conditioning, TextEncoder
 from .errors import InputError
-from .guidance.base import GuidanceConditioning
+from .guidance.base import GuidanceConditioning, WeightedNegative
 
 
 class PromptProcessor(Protocol):
@@ -38,6 +38,10 @@ class PromptConfig:
     overhead_to: float = 75.0
     inversion: str = ""
     """Prompt of the DDIM paths: empty, but encoded, in the published configuration."""
+    perp_neg: bool = False
+    """Also steer away from the other directions, perpendicular to the prompt (Perp-Neg, 2304.04968)."""
+    artefacts: str = ""
+    """Words for artefacts, appended to the prompt as the source of SDS-Bridge."""
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -48,6 +52,15 @@ class PromptConfig:
     def with_words(self, words: str) -> str:
         """The prompt of one direction."""
         return f"{self.prompt}, {words}" if words else self.prompt
+
+
+@dataclass(frozen=True)
+class PerpNeg:
+    """Strength of the negatives by direction (Dreamer XL's options)."""
+
+    weight: float = -2.0
+    front_decay: float = 2.0
+    side_decay: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ class ViewPrompts:
     inversion: Conditioning
     overhead_from: float = 45.0
     overhead_to: float = 75.0
+    perp_neg: PerpNeg | None = None
+    artefact: Conditioning | None = None
 
     def at(self, cameras: Cameras) -> GuidanceConditioning:
         """Azimuth 0 is front, +-90 side, 180 back, with both embeddings interpolated in between."""
@@ -78,7 +93,24 @@ class ViewPrompts:
             torch.einsum("bv,vld->bld", w, stacked.tokens), torch.einsum("bv,vp->bp", w, stacked.pooled)
         )
         batch = len(cameras)
-        return GuidanceConditioning(positive, self.negative.expand(batch), self.inversion.expand(batch))
+        return GuidanceConditioning(
+            positive,
+            self.negative.expand(batch),
+            self.inversion.expand(batch),
+            perpendicular=self._perpendicular(cameras.azimuth),
+            artefact=None if self.artefact is None else self.artefact.expand(batch),
+        )
+
+    def _perpendicular(self, azimuth: Tensor) -> tuple[WeightedNegative, ...]:
+        if self.perp_neg is None:
+            return ()
+        weights = perp_neg_weights(azimuth, self.perp_neg).unbind(dim=1)
+        prompts = (self.front, self.side)
+        return tuple(
+            WeightedNegative(prompt.expand(len(azimuth)), weight)
+            for prompt, weight in zip(prompts, weights)
+            if bool((weight != 0).any())
+        )
 
 
 def view_weights(azimuth: Tensor) -> Tensor:
@@ -88,12 +120,26 @@ def view_weights(azimuth: Tensor) -> Tensor:
     return torch.stack([front, 1.0 - front - back, back], dim=1)
 
 
+def perp_neg_weights(azimuth: Tensor, config: PerpNeg) -> Tensor:
+    """Weights [C, 2] of the front and the side prompt as negatives, for azimuths [C] in degrees (2304.04968, sec. 5).
+
+    Within 90 degrees of the front both fade with their share of the positive prompt, and vanish where it is near them;
+    behind that the front is avoided in full.
+    """
+    turn = azimuth.abs() / 90.0
+    near, far = (1.0 - turn).clamp(0.0, 1.0), (2.0 - turn).clamp(0.0, 1.0)  # share of the front; of the side
+    front = torch.where(near > 0.8, 0.0, config.weight * torch.exp(-config.front_decay * near))
+    side = torch.where(near < 0.2, 0.0, config.weight * torch.exp(-config.side_decay * (1.0 - near)))
+    side_behind = torch.where(far > 0.8, 0.0, config.weight / 2 * torch.exp(-config.side_decay * far))
+    behind = turn >= 1.0
+    return torch.stack([torch.where(behind, config.weight, front), torch.where(behind, side_behind, side)], dim=1)
+
+
 def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
     """All prompts of a run, encoded in one call."""
     texts = [config.with_words(words) for words in (config.front, config.side, config.back)]
     texts += [config.negative, config.inversion]
-    if config.overhead:
-        texts.append(config.with_words(config.overhead))
+    texts += [config.with_words(words) for words in (config.overhead, config.artefacts) if words]
     encoded = encoder.encode_text(texts)
     rows = [encoded[i : i + 1] for i in range(len(texts))]
     return ViewPrompts(
@@ -101,6 +147,8 @@ def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
         side=rows[1],
         back=rows[2],
         overhead=rows[5] if config.overhead else None,
+        perp_neg=PerpNeg() if config.perp_neg else None,
+        artefact=rows[-1] if config.artefacts else None,
         negative=rows[3],
         inversion=rows[4],
         overhead_from=config.overhead_from,

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from ..formats import read_ply
 from ..gaussians import Gaussians
 from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
+from ..optimize.config import METHODS
 from ..optimize.memory import MODES, free_bytes, plan_memory
 from ..optimize.presets import INITIAL_COUNT
 from ..optimize.randomness import step_generator
@@ -53,6 +55,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("generate", help="make a splat from a prompt")
     parser.add_argument("prompt", metavar="PROMPT", help='what to make, e.g. "a red mug"')
     parser.add_argument("--negative", default="", help="what to steer away from")
+    parser.add_argument("--perp-neg", action="store_true", help="also steer away from the other directions (Perp-Neg)")
+    parser.add_argument("--artefacts", default="", help="SDS-Bridge: words for artefacts, e.g. 'blurry, oversaturated'")
     parser.add_argument(
         "--model", help="SDXL: a diffusers folder or a .safetensors file (default: the built-in starter)"
     )
@@ -62,7 +66,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
-    parser.add_argument("--method", choices=("tsm", "ism", "sds"), help="guidance (default: the preset's, tsm)")
+    parser.add_argument("--method", choices=METHODS, help="guidance (default: the preset's, tsm)")
     parser.add_argument("--gamma", type=float, help="TSM: mu = s + gamma (t - s), in [0, 1]")
     parser.add_argument("--cfg", type=float, help="classifier-free guidance scale (default: 7.5; sds: 100)")
     parser.add_argument("--steps", type=int, help="optimisation steps")
@@ -88,6 +92,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=run)
 
 
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sds": {"cfg": 100.0},
+    "sdi": {"t_annealing": (999, 200)},
+    "sds_bridge": {"cfg": 100.0},
+}
+"""What a method chosen by name brings with it; an option given beside it wins."""
+
+
 def preset_name(args: argparse.Namespace) -> str:
     """What `--preset` says, else what fits the checkpoint."""
     return str(args.preset or ("official" if args.model else "starter"))
@@ -98,7 +110,7 @@ def build_config(args: argparse.Namespace) -> OptimizeConfig:
     config = PRESETS[preset_name(args)]
     guidance = config.guidance
     if args.method is not None:
-        guidance = replace(guidance, method=args.method, cfg=100.0 if args.method == "sds" else guidance.cfg)
+        guidance = replace(guidance, method=args.method, **METHOD_DEFAULTS.get(args.method, {}))
     if args.gamma is not None:
         guidance = replace(guidance, gamma=args.gamma)
     if args.cfg is not None:
@@ -147,7 +159,9 @@ def check_finite_options(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
     check_finite_options(args)
-    prompt = PromptConfig(args.prompt, negative=args.negative)
+    prompt = PromptConfig(args.prompt, negative=args.negative, perp_neg=args.perp_neg, artefacts=args.artefacts)
+    if args.method == "sds_bridge" and not args.artefacts:
+        raise InputError("--artefacts", "words for artefacts, which sds_bridge needs", "none")
     try:
         config = build_config(args)
     except InputError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..diffusion.predictor import NoisePredictor
-from .base import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free, evaluate_together
+from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 
 
 def sds(
@@ -20,6 +20,5 @@ def sds(
     """grad = sigma_t (e_cfg(z + sigma_t n, t) - n), fresh noise n every step; `steps.s` is not used."""
     sigma_t = float(predictor.sigmas[steps.t])
     x_t = z + sigma_t * noise
-    positive, negative = evaluate_together(predictor, [(x_t, sigma_t, cond.positive), (x_t, sigma_t, cond.negative)])
-    gradient = sigma_t * (classifier_free(positive, negative, cfg) - noise)
-    return GuidanceResult(gradient, calls=1, samples=2)
+    e_cfg, _, samples = guided_noise(predictor, x_t, sigma_t, cond, cfg)
+    return GuidanceResult(sigma_t * (e_cfg - noise), calls=1, samples=samples)

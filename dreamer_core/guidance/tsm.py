@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..diffusion.moves import euler_step, invert
 from ..diffusion.predictor import NoisePredictor
-from .base import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free, evaluate_together
+from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 
 
 def tsm(
@@ -33,10 +33,9 @@ def tsm(
     x_s, calls = invert(predictor, z, steps.s, cond.inversion, noise, stride)
     e_s = predictor.eps(x_s, x_s.new_full((x_s.shape[0],), sigma_s), cond.inversion)
     x_t = euler_step(x_s, e_s, sigma_s, sigma_t)
-    requests = [(x_t, sigma_t, cond.positive), (x_t, sigma_t, cond.negative)]
+    also = []
     if mu > steps.s:
-        requests.append((euler_step(x_s, e_s, sigma_s, sigma_mu), sigma_mu, cond.inversion))
-    positive, negative, *rest = evaluate_together(predictor, requests)
+        also.append((euler_step(x_s, e_s, sigma_s, sigma_mu), sigma_mu, cond.inversion))
+    e_cfg, rest, samples = guided_noise(predictor, x_t, sigma_t, cond, cfg, also)
     target = rest[0] if rest else e_s
-    gradient = sigma_t * (classifier_free(positive, negative, cfg) - target)
-    return GuidanceResult(gradient, calls=calls + 2, samples=calls + 1 + len(requests))
+    return GuidanceResult(sigma_t * (e_cfg - target), calls=calls + 2, samples=calls + 1 + samples)

@@ -9,7 +9,8 @@ from ..cameras import OrbitConfig
 from ..errors import InputError
 from ..guidance.clipping import ClipConfig
 
-Method = Literal["tsm", "ism", "sds"]
+Method = Literal["tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge"]
+METHODS: tuple[Method, ...] = ("tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class GuidanceConfig:
     """lambda, the factor of the latent gradient."""
     t_range: tuple[int, int] = (21, 500)
     """Timesteps, uniform and inclusive; one per batch."""
+    t_annealing: tuple[int, int] | None = None
+    """Instead of drawing from `t_range`, let t fall linearly from the first to the last over the schedule (SDI)."""
     warmup_steps: int = 750
     """Over these steps the widening of `t_range` and `delta` fades from 1 to 0."""
     t_widening: int = 480
@@ -41,13 +44,15 @@ class GuidanceConfig:
     """Probability that the whole batch is mirrored before it is encoded."""
 
     def __post_init__(self) -> None:
-        if self.method not in ("tsm", "ism", "sds"):
-            raise InputError("method", "tsm, ism or sds", self.method)
+        if self.method not in METHODS:
+            raise InputError("method", f"one of {', '.join(METHODS)}", self.method)
         if not 0.0 <= self.gamma <= 1.0:
             raise InputError("gamma", "a fraction in [0, 1]", self.gamma)
         low, high = self.t_range
         if not 0 < low <= high < 1000:
             raise InputError("t_range", "0 < low <= high < 1000", self.t_range)
+        if self.t_annealing is not None and not all(0 < t < 1000 for t in self.t_annealing):
+            raise InputError("t_annealing", "two timesteps between 0 and 1000", self.t_annealing)
         if self.delta < 1:
             raise InputError("delta", "at least 1 timestep", self.delta)
         if self.stride < 1:

@@ -14,7 +14,18 @@ from ..diffusion.moves import offset_noise
 from ..diffusion.predictor import NoisePredictor
 from ..errors import DivergenceError
 from ..gaussians import Gaussians
-from ..guidance import GuidanceConditioning, GuidanceResult, Timesteps, ism, sds, tsm
+from ..guidance import (
+    GuidanceConditioning,
+    GuidanceResult,
+    Timesteps,
+    asd,
+    csd,
+    ism,
+    sdi,
+    sds,
+    sds_bridge,
+    tsm,
+)
 from ..guidance.clipping import clip_depth_gradient, clip_pixel_gradient
 from ..prompts import PromptProcessor
 from ..rendering import RenderOutput, render
@@ -76,12 +87,19 @@ class _Stopwatch:
         self._last = now
 
 
-def sample_timesteps(config: GuidanceConfig, step: int, generator: torch.Generator) -> Timesteps:
-    """t uniform in `t_range`, widened during the warm-up, and s = max(t - delta, 0)."""
+def sample_timesteps(config: GuidanceConfig, step: int, generator: torch.Generator, progress: float = 0.0) -> Timesteps:
+    """t uniform in `t_range`, widened during the warm-up, and s = max(t - delta, 0).
+
+    With `t_annealing` t is given by `progress` in [0, 1] through the schedule.
+    """
     w = config.warmup(step)
-    low, high = config.t_range
-    high = min(high + int(w * config.t_widening), 999)
-    t = int(torch.randint(low, high + 1, (1,), generator=generator))
+    if config.t_annealing is not None:
+        first, last = config.t_annealing
+        t = round(first + (last - first) * progress)
+    else:
+        low, high = config.t_range
+        high = min(high + int(w * config.t_widening), 999)
+        t = int(torch.randint(low, high + 1, (1,), generator=generator))
     return Timesteps(t=t, s=max(t - (config.delta + int(w * config.delta_widening)), 0))
 
 
@@ -101,13 +119,25 @@ def guidance_gradient(
     steps: Timesteps,
     cond: GuidanceConditioning,
     config: GuidanceConfig,
+    progress: float,
 ) -> GuidanceResult:
-    """The latent gradient of the configured method, without the factor lambda."""
-    if config.method == "sds":
-        return sds(predictor, z, noise, steps, cond, cfg=config.cfg)
-    if config.method == "ism":
-        return ism(predictor, z, noise, steps, cond, cfg=config.cfg, stride=config.stride)
-    return tsm(predictor, z, noise, steps, cond, cfg=config.cfg, gamma=config.gamma, stride=config.stride)
+    """The latent gradient of the configured method, without the factor lambda; `progress` in [0, 1] of the schedule."""
+    given = (predictor, z, noise, steps, cond)
+    match config.method:
+        case "tsm":
+            return tsm(*given, cfg=config.cfg, gamma=config.gamma, stride=config.stride)
+        case "ism":
+            return ism(*given, cfg=config.cfg, stride=config.stride)
+        case "sds":
+            return sds(*given, cfg=config.cfg)
+        case "csd":
+            return csd(*given, progress=progress)
+        case "sdi":
+            return sdi(*given, cfg=config.cfg)
+        case "asd":
+            return asd(*given, cfg=config.cfg, t_min=config.t_range[0])
+        case "sds_bridge":
+            return sds_bridge(*given, scale=config.cfg)
 
 
 def _zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
@@ -169,10 +199,11 @@ def train_step(
     watch.lap("encode")
 
     # Guidance: no graph.
-    steps = sample_timesteps(config.guidance, step, generator("timestep"))
+    progress = min(step / config.schedule_steps, 1.0)
+    steps = sample_timesteps(config.guidance, step, generator("timestep"), progress)
     noise = offset_noise(encoded.z.shape, config.guidance.offset_noise, generator("noise")).to(encoded.z)
     with torch.no_grad():
-        result = guidance_gradient(predictor, encoded.z, noise, steps, prompts.at(cameras), config.guidance)
+        result = guidance_gradient(predictor, encoded.z, noise, steps, prompts.at(cameras), config.guidance, progress)
         gradient, nonfinite = _zero_nonfinite(config.guidance.weight * result.gradient.to(encoded.z))
     watch.lap("guidance")
 

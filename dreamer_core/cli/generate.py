@@ -18,6 +18,7 @@ from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.config import METHODS
 from ..optimize.memory import MODES, free_bytes, plan_memory
+from ..optimize.overrides import apply_overrides, show
 from ..optimize.presets import INITIAL_COUNT
 from ..optimize.randomness import step_generator
 from ..prompts import PromptConfig, encode_prompts
@@ -66,6 +67,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of the preset; see --show"
+    )
+    parser.add_argument("--show", action="store_true", help="print all settings and stop")
     parser.add_argument("--method", choices=METHODS, help="guidance (default: the preset's, tsm)")
     parser.add_argument("--gamma", type=float, help="TSM: mu = s + gamma (t - s), in [0, 1]")
     parser.add_argument("--cfg", type=float, help="classifier-free guidance scale (default: 7.5; sds: 100)")
@@ -100,6 +105,14 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 """What a method chosen by name brings with it; an option given beside it wins."""
 
 
+def option_name(field: str, args: argparse.Namespace) -> str:
+    """The option that a configuration's field was given by."""
+    if field.startswith("--"):
+        return field
+    name = {"clip.threshold": "clip"}.get(field, field)
+    return f"--{name}" if getattr(args, name, None) is not None else f"--set {field}"
+
+
 def preset_name(args: argparse.Namespace) -> str:
     """What `--preset` says, else what fits the checkpoint."""
     return str(args.preset or ("official" if args.model else "starter"))
@@ -119,7 +132,8 @@ def build_config(args: argparse.Namespace) -> OptimizeConfig:
     if args.clip is not None:
         clip = replace(clip, mode="off") if args.clip == "off" else replace(clip, threshold=_number(args.clip))
     numbers = {n: getattr(args, n) for n in ("steps", "views", "resolution") if getattr(args, n) is not None}
-    return replace(config, guidance=guidance, clip=clip, seed=args.seed, **numbers)
+    config = replace(config, guidance=guidance, clip=clip, seed=args.seed, **numbers)
+    return apply_overrides(config, args.set)
 
 
 def _number(text: str) -> float:
@@ -165,9 +179,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = build_config(args)
     except InputError as error:
-        field = {"clip.threshold": "clip"}.get(error.field, error.field)
-        option = field if field.startswith("--") else f"--{field}"
+        option = option_name(error.field, args)
         raise InputError(option, error.expected, error.got, error.remedy) from error
+    if args.show:
+        print(show(config))
+        return 0
     device = resolve_device(args.device)
     renderer = check_renderer(args.renderer, device)
     if args.resume and args.out is None:

@@ -136,6 +136,15 @@ BAD = [
         ["generate", "x", "--init", "a.ply", "--count", "9"],
         "--count: expected no count beside a file, which has its own",
     ),
+    (
+        ["generate", "x", "--set", "density.strat=5"],
+        "--set: expected the name of a setting, got density.strat; did you",
+    ),
+    (["generate", "x", "--set", "density.start=x"], "--set density.start: expected a whole number, got x"),
+    (["generate", "x", "--set", "cameras.fov=0.3"], "--set cameras.fov: expected 2 numbers separated by a comma"),
+    (["generate", "x", "--set", "resolution=65"], "--set resolution: expected a multiple of 64"),
+    (["generate", "x", "--set", "steps"], "--set: expected NAME=VALUE, got steps"),
+    (["generate", "x", "--method", "sds_bridge"], "--artefacts: expected words for artefacts"),
     (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
     (["generate", "x", "--vae", "gone.safetensors"], "--vae: expected"),
     (["generate", "x", "--lora", "gone.safetensors:0.5"], "--lora: expected"),
@@ -213,6 +222,17 @@ def test_ctrl_c_keeps_what_exists(tiny_sdxl_dir, tmp_path):
     assert len(read_ply(out / "splat.ply")) == 150
     assert {"splat.ply", "views.png", "run.json", "metrics.csv", "state.safetensors"} == {p.name for p in out.iterdir()}
     assert len(list(csv.DictReader((out / "metrics.csv").open()))) == log["steps_made"]
+
+
+def test_show_prints_every_setting_as_set_takes_it(capsys):
+    argv = ["generate", "x", "--preset", "official", "--show", "--seed", "3"]
+    assert (
+        main([*argv, "--set", "density.start=7", "--set", "cameras.fov=0.3,0.5", "--set", "clip.ramp_from=none"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert {"density.start=7", "cameras.fov=0.3,0.5", "clip.ramp_from=None", "seed=3", "views=4"} <= set(lines)
+    assert main([*argv, *(word for line in lines for word in ("--set", line))]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_lora_option():

@@ -19,7 +19,8 @@ from ..optimize.checkpoint import read_metadata
 
 COLUMNS = (
     "step", "t", "s", "gradient_norm", "image_gradient_norm", "clipped", "gaussians", "depth", "nonfinite",
-    "network_calls", "network_evaluations", "seconds",
+    "network_calls", "network_evaluations", "seconds", "tv_rgb", "tv_disparity", "scale", "opacity",
+    "opacity_entropy", "anisotropy",
 )  # fmt: skip
 
 
@@ -138,4 +139,5 @@ def row(report: StepReport) -> dict[str, Any]:
     """One line of metrics.csv."""
     values = dataclasses.asdict(report)
     values["seconds"] = round(report.total_seconds, 5)
-    return {name: values[name] for name in COLUMNS}
+    values |= report.regularizers
+    return {name: values.get(name, 0.0) for name in COLUMNS}

@@ -88,9 +88,11 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class DensityConfig:
-    """Growing, splitting and pruning (gsplat's DefaultStrategy); thresholds hold for any resolution and batch."""
+    """Growing, splitting and pruning; thresholds hold for any resolution and batch."""
 
     enabled: bool = True
+    strategy: Literal["default", "mcmc"] = "default"
+    """`default` is 3DGS's (published), `mcmc` relocates dead Gaussians and adds 5 % at a time (2404.09591)."""
     start: int = 100
     stop: int = 1500
     every: int = 100
@@ -108,8 +110,14 @@ class DensityConfig:
     """Opacities fall to twice `prune_opacity` at multiples of this before `stop`; 0 never resets."""
     max_gaussians: int = 1_000_000
     """No growth beyond this."""
+    noise: float = 5e5
+    """MCMC: strength of the noise on the means, times their learning rate."""
 
     def __post_init__(self) -> None:
+        if self.strategy not in ("default", "mcmc"):
+            raise InputError("density.strategy", "default or mcmc", self.strategy)
+        if self.noise < 0:
+            raise InputError("density.noise", "0 or more", self.noise)
         if self.every < 1:
             raise InputError("density.every", "at least 1 step", self.every)
         if self.max_gaussians < 4:
@@ -128,6 +136,13 @@ class RegularizerConfig:
     """The same on the normalised disparity."""
     scale: float = 1.0
     """Mean scale of the Gaussians."""
+    opacity: float = 0.0
+    """Mean opacity; 3DGS-MCMC uses it to free Gaussians."""
+    opacity_entropy: float = 0.0
+    """Mean binary entropy of the opacities: pushes them towards 0 or 1."""
+    anisotropy: float = 0.0
+    """Mean relative excess of longest over shortest axis beyond `max_anisotropy`: against needles."""
+    max_anisotropy: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Density control by gsplat's DefaultStrategy (3DGS), made independent of resolution and batch size."""
+"""Density control by gsplat's strategies; DefaultStrategy (3DGS) made independent of resolution and batch size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import mcmc
 from .config import DensityConfig
 
 Params = dict[str, torch.nn.Parameter]
@@ -60,14 +61,28 @@ def refine(
     step: int,
     info: dict[str, Any],
     config: DensityConfig,
+    means_rate: float,
 ) -> None:
     """Gather the statistics of all views, and at refinement steps grow, split, prune and reset, in place.
 
-    Call after `backward` with `info["means2d"]` retaining its gradient. gsplat multiplies by `n_cameras` because it
-    assumes a loss averaged over views; ours is a sum, so it is told of one camera.
+    Call after `backward` with `info["means2d"]` retaining its gradient; `means_rate` is the means' learning rate.
     """
-    if not config.enabled or step >= config.stop:
+    if not config.enabled:
         return
+    if config.strategy == "mcmc":
+        mcmc.refine(params, optimizers, step, config, means_rate)
+    elif step < config.stop:
+        _refine_default(params, optimizers, state, step, info, config)
+
+
+def _refine_default(
+    params: Params,
+    optimizers: Optimizers,
+    state: dict[str, Any],
+    step: int,
+    info: dict[str, Any],
+    config: DensityConfig,
+) -> None:
     from gsplat.strategy.ops import reset_opa
 
     strategy = _strategy_class()(
@@ -83,6 +98,7 @@ def refine(
         refine_scale2d_stop_iter=0,  # screen-size pruning is a no-op in the published code
     )
     strategy.max_gaussians = config.max_gaussians
+    # gsplat multiplies by n_cameras because it assumes a loss averaged over views; ours is a sum.
     strategy.step_post_backward(params, optimizers, state, step, {**info, "n_cameras": 1})
     # gsplat 1.5.3 never resets: its condition `step % n == 0 & step > 0` is always false.
     if config.reset_every > 0 and step > 0 and step % config.reset_every == 0:

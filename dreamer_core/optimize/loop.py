@@ -33,7 +33,7 @@ from . import density
 from .config import BackgroundConfig, GuidanceConfig, OptimizeConfig
 from .encoding import EncodedImages
 from .randomness import global_seed, step_generator
-from .regularizers import normalized_disparity, total_variation
+from .regularizers import normalized_disparity, scene_terms, total_variation
 from .state import OptimizationState
 
 MAX_BAD_STEPS = 10
@@ -63,6 +63,8 @@ class StepReport:
     """Whether disparity was encoded instead of colour."""
     nonfinite: int
     """Elements of the latent and image gradients that were NaN or inf, and were zeroed."""
+    regularizers: dict[str, float]
+    """Weighted values of the regularisers that are on."""
     network_calls: int
     network_evaluations: int
     """Per view."""
@@ -210,10 +212,13 @@ def train_step(
     # Down to the images, where clipping happens.
     encoded.backward(gradient)
     watch.lap("encode_backward")
+    image_terms: dict[str, Tensor] = {}
     if weights.tv_rgb > 0:
-        (weights.tv_rgb * total_variation(color_leaf)).backward()
+        image_terms["tv_rgb"] = weights.tv_rgb * total_variation(color_leaf)
     if disparity_leaf is not None and weights.tv_disparity > 0:
-        (weights.tv_disparity * total_variation(disparity_leaf)).backward()
+        image_terms["tv_disparity"] = weights.tv_disparity * total_variation(disparity_leaf)
+    for term in image_terms.values():
+        term.backward()
     tensors: list[Tensor] = []
     gradients: list[Tensor | None] = []
     clipped = image_norm = torch.zeros(())
@@ -234,9 +239,9 @@ def train_step(
             map_gradient, clipped = clip_depth_gradient(map_gradient, limit, config.clip.depth_mode)
         tensors.append(disparity)
         gradients.append(map_gradient)
-    if weights.scale > 0:
-        tensors.append(weights.scale * state.gaussians.scales.mean())
-        gradients.append(None)
+    regularizers = scene_terms(state.gaussians, weights)
+    tensors += regularizers.values()
+    gradients += [None] * len(regularizers)
 
     watch.lap("clip")
 
@@ -250,7 +255,15 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     with global_seed(config.seed, step, "density", device):
-        density.refine(state.params, state.optimizers, state.density, step, output.info, config.density)
+        density.refine(
+            state.params,
+            state.optimizers,
+            state.density,
+            step,
+            output.info,
+            config.density,
+            config.learning_rates.at("means", step, config.schedule_steps),
+        )
     state.step = step + 1
     state.bad_steps = state.bad_steps + 1 if nonfinite else 0
     report = StepReport(
@@ -263,6 +276,7 @@ def train_step(
         gaussians=len(state.params["means"]),
         depth=depth_step,
         nonfinite=nonfinite,
+        regularizers={name: float(term.detach()) for name, term in {**image_terms, **regularizers}.items()},
         network_calls=result.calls,
         network_evaluations=result.samples,
         seconds=watch.seconds,

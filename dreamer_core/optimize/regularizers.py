@@ -5,12 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..gaussians import Gaussians
+from .config import RegularizerConfig
+
 
 def total_variation(images: Tensor) -> Tensor:
     """Squared differences of neighbours in [B, H, W, C], averaged along each axis and added."""
     vertical = (images[:, 1:] - images[:, :-1]).square().mean()
     horizontal = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
     return vertical + horizontal
+
+
+def scene_terms(gaussians: Gaussians, weights: RegularizerConfig) -> dict[str, Tensor]:
+    """The weighted terms on the parameters themselves whose weight is not 0, by name; scalars with a graph."""
+    terms: dict[str, Tensor] = {}
+    if weights.scale > 0:
+        terms["scale"] = weights.scale * gaussians.scales.mean()
+    if weights.opacity > 0:
+        terms["opacity"] = weights.opacity * gaussians.opacities.mean()
+    if weights.opacity_entropy > 0:
+        logits = gaussians.logit_opacities
+        # H(p) = -p log p - (1 - p) log(1 - p), stable in the logit.
+        entropy = torch.nn.functional.softplus(logits) - logits * logits.sigmoid()
+        terms["opacity_entropy"] = weights.opacity_entropy * entropy.mean()
+    if weights.anisotropy > 0:
+        ratio = (gaussians.log_scales.amax(dim=1) - gaussians.log_scales.amin(dim=1)).exp()
+        excess = (ratio - weights.max_anisotropy).clamp_min(0.0) / weights.max_anisotropy
+        terms["anisotropy"] = weights.anisotropy * excess.mean()
+    return terms
 
 
 def normalized_disparity(depth_sums: Tensor, alphas: Tensor, fov: Tensor) -> Tensor:

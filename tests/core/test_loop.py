@@ -244,6 +244,16 @@ def test_removing_everything_stops_with_the_reason(teacher):
         run(cfg, teacher, steps=12)
 
 
+def test_mcmc_adds_up_to_the_cap_and_repeats(teacher):
+    density = DensityConfig(strategy="mcmc", start=1, stop=100, every=2, max_gaussians=340, noise=1.0)
+    state, reports = run(config(density=density), teacher, steps=12)
+    assert reports[1].gaussians == 300
+    assert [r.gaussians for r in reports][-1] == 340
+    assert state.gaussians.check_finite() is None
+    again, _ = run(config(density=density), teacher, steps=12)
+    assert same(state, again)
+
+
 def test_threshold_follows_the_square_of_the_resolution():
     density = DensityConfig()
     assert scaled_threshold(density, 1024) == pytest.approx(7.5e-4)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import AutoencoderTiny, EulerDiscreteScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -88,7 +88,10 @@ def save_text_encoder(model: torch.nn.Module, folder: Path, architecture: str) -
 def save_diffusers_config(model: Any, folder: Path) -> None:
     """The configuration without anything about this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in model.config.items() if k not in ("_use_default_values", "_name_or_path")}
+    without = {"_use_default_values", "_name_or_path"}
+    if isinstance(model, AutoencoderTiny):
+        without.add("block_out_channels")  # made from the decoder's when it is loaded
+    config = {k: v for k, v in model.config.items() if k not in without}
     config = {"_class_name": type(model).__name__, "_diffusers_version": "0.33.0"} | config
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import comfy.model_management as mm
@@ -69,13 +69,13 @@ def build_config(
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
     """Ordinary tensors on the teacher's device."""
-
-    def moved(cond: Conditioning) -> Conditioning:
-        return Conditioning(cond.tokens.to(device).clone(), cond.pooled.to(device).clone())
-
-    views = {k: moved(getattr(prompts, k)) for k in ("front", "side", "back", "negative", "inversion")}
-    overhead = None if prompts.overhead is None else moved(prompts.overhead)
-    return replace(prompts, overhead=overhead, **views)
+    found = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
+    moved = {
+        name: Conditioning(value.tokens.to(device).clone(), value.pooled.to(device).clone())
+        for name, value in found.items()
+        if isinstance(value, Conditioning)
+    }
+    return replace(prompts, **moved)
 
 
 def run_key(
@@ -83,11 +83,13 @@ def run_key(
 ) -> str:
     """Everything that decides the result, except the number of steps."""
     key = Key().text("dreamer-xl-run-1", __version__, backend, model.load_device.type)
-    settings = replace(config, steps=1, recompute_encoder=False)
-    key.text(settings, sorted(prompt.sizes.items()), prompt.views.overhead_from, prompt.views.overhead_to)
-    for name in ("front", "side", "back", "overhead", "negative", "inversion"):
-        cond = getattr(prompt.views, name)
-        key.text(name).tensor(None if cond is None else cond.tokens).tensor(None if cond is None else cond.pooled)
+    key.text(replace(config, steps=1, recompute_encoder=False), sorted(prompt.sizes.items()))
+    for field in fields(prompt.views):
+        value = getattr(prompt.views, field.name)
+        if isinstance(value, Conditioning):
+            key.text(field.name).tensor(value.tokens).tensor(value.pooled)
+        else:
+            key.text(field.name, value)
     for name in ("positions", "scales", "rotations", "opacities", "sh", "counts"):
         key.text(name).tensor(getattr(splat, name))
     add_model(key, model)
@@ -104,7 +106,7 @@ def run(
     renderer: str,
     node_id: str | None,
 ) -> OptimizationState:
-    """Go on from the stored state, or from the splat, to `config.steps`; saved whatever happens.
+    """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
     Call outside inference mode.
     """
@@ -131,9 +133,11 @@ def run(
                 if time.monotonic() - saved_at > SAVE_EVERY:
                     saved, saved_at = store.save(state, replaces=saved), time.monotonic()
                 mm.throw_exception_if_processing_interrupted()
-        finally:
-            if state.step > 0 and state.bad_steps == 0:
+        except mm.InterruptProcessingException:  # between two steps, or before one changed anything
+            if state.step > 0:
                 store.save(state, replaces=saved)
+            raise
+    store.save(state, replaces=saved)
     return state
 
 

@@ -285,6 +285,26 @@ def test_the_whole_graph_on_the_starter(server, record_property):
     assert len(positions(server, entry)) == 1000
 
 
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "example_workflows" / "api").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_is_accepted(server, path):
+    """Every input is known and valid; what it makes is stopped at once."""
+    status, reply = server.post("/prompt", {"prompt": json.loads(path.read_text()), "client_id": "tests"})
+    assert status == 200, reply
+    server.post("/queue", {"delete": [reply["prompt_id"]]})
+    while any(server.get("/queue").values()):
+        server.post("/interrupt", {})
+        time.sleep(0.2)
+    assert reply["node_errors"] == {}
+    known = server.get("/object_info")
+    for node in json.loads(path.read_text()).values():
+        info = known[node["class_type"]]["input"]
+        names = {*info["required"], *info.get("optional", {})}
+        assert {n.partition(".")[0] for n in node["inputs"]} <= names
+
+
 def test_nothing_went_wrong_in_the_log(server, finished):
     log = server.log.read_text(errors="replace")
     assert "IMPORT FAILED" not in log

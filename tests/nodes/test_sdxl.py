@@ -167,7 +167,7 @@ def test_gradient_equals_the_cores(ours, teacher, reference):
     (host, host_report), (core, core_report) = ends
     assert host_report.gradient_norm == pytest.approx(core_report.gradient_norm, rel=1e-4)
     assert host_report.clipped == pytest.approx(core_report.clipped, abs=1e-3)
-    for name in ("means", "scales", "quats", "opacities", "sh0"):
+    for name in ("means", "scales", "opacities", "sh0"):  # a round Gaussian has no gradient of rotation
         found, expected = host[f"adam.{name}.exp_avg"], core[f"adam.{name}.exp_avg"]
         assert expected.abs().max() > 0
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

@@ -21,6 +21,7 @@ COMFYUI_VERSION = "v0.33.0"
 COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0")
+DEMO_PROMPT = "a red mug"
 LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "dev.py", "__init__.py")
 
 
@@ -29,11 +30,16 @@ def fail(message: str) -> None:
     sys.exit(f"dev.py: {message}")
 
 
-def call(*command: object, env: dict[str, str] | None = None) -> int:
-    """Run a command in the repository's folder, shown first; its exit code."""
+def call(*command: object, env: dict[str, str] | None = None, cwd: Path = ROOT) -> int:
+    """Run a command, shown first, in the repository's folder or another; its exit code."""
     words = [str(word) for word in command]
     print("$", " ".join(Path(w).name if i == 0 else w for i, w in enumerate(words)), flush=True)
-    return subprocess.run(words, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
+    process = subprocess.Popen(words, cwd=cwd, env={**os.environ, **(env or {})})
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the command got it, too, and decides what to keep
+            continue
 
 
 def venv_python(venv: Path) -> Path:
@@ -47,12 +53,14 @@ def make_venv(venv: Path, stamp_of: Sequence[str], installs: Sequence[Sequence[s
     wanted = hashlib.sha256("\n".join(stamp_of).encode()).hexdigest()
     if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return python
-    if not python.is_file():
+    if not python.is_file() or subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode:
         print(f"Making the virtual environment {venv.name} ...", flush=True)
-        if call(sys.executable, "-m", "venv", venv):
+        if call(sys.executable, "-m", "venv", "--clear", venv):
+            shutil.rmtree(venv, ignore_errors=True)
             fail("could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv")
+    print("Installing; the first time this loads torch, which can be some gigabytes.", flush=True)
     for arguments in installs:
-        if call(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments):
+        if call(python, "-m", "pip", "install", "--disable-pip-version-check", *arguments):
             fail("installation failed; the lines above say why. The next call tries again")
     stamp.write_text(wanted)
     return python
@@ -120,8 +128,13 @@ def link_pack(comfyui: Path) -> None:
 
 
 def command_demo(arguments: argparse.Namespace) -> int:
-    """Make a splat from a prompt with the built-in checkpoint."""
-    return call(core_python(), "-m", "dreamer_core", "generate", arguments.prompt, *arguments.options)
+    """Make a splat from a prompt with the built-in checkpoint; paths are those of the caller's folder."""
+    words = arguments.words
+    prompt = [] if words and not words[0].startswith("-") else [DEMO_PROMPT]
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    return call(
+        core_python(), "-m", "dreamer_core", "generate", *prompt, *words, env={"PYTHONPATH": path}, cwd=Path.cwd()
+    )
 
 
 def command_comfyui(arguments: argparse.Namespace) -> int:
@@ -183,15 +196,15 @@ def main() -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="make a 3D splat from a prompt (all options of `generate`)")
-    demo.add_argument("prompt", nargs="?", default="a red mug")
-    demo.set_defaults(run=command_demo)
+    commands.add_parser("demo", help="make a 3D splat: [PROMPT] [any options of `generate`]", add_help=False)
     test = commands.add_parser("test", help="lint, types and tests (further options go to pytest)")
     test.add_argument("--host", action="store_true", help="also run the tests inside a real ComfyUI")
     test.set_defaults(run=command_test)
     comfyui = commands.add_parser("comfyui", help="prepare a ComfyUI for the pack and its tests")
     comfyui.add_argument("--run", action="store_true", help="start it (further options go to ComfyUI)")
     comfyui.set_defaults(run=command_comfyui)
+    if sys.argv[1:2] == ["demo"]:  # everything behind it belongs to `generate`
+        return command_demo(argparse.Namespace(words=sys.argv[2:]))
     arguments, arguments.options = parser.parse_known_args()
     return int(arguments.run(arguments))
 

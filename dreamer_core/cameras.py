@@ -134,7 +134,7 @@ def turntable(
 class OrbitConfig:
     """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
 
-    Radius, field of view and azimuth ranges progress every `progress_every` steps: the radius by a factor down to
+    Radius and field-of-view ranges progress every `progress_every` steps: the radius by a factor down to
     `radius_floor`, the low end of the field of view by a factor down to `fov_floor`.
     """
 

@@ -14,7 +14,7 @@ from ..dreamer_core.errors import InputError
 from ..dreamer_core.formats import write_ply
 from ..dreamer_core.gaussians import Gaussians
 from .host.images import contact_sheet, to_pil, views_image
-from .host.splat import flip_frame, items
+from .host.splat import from_splat
 from .sockets import CATEGORY, errors_named
 
 WRITERS = {"ply": write_ply}
@@ -24,8 +24,7 @@ WRITERS = {"ply": write_ply}
 def _picture(gaussians: Gaussians, path: Path) -> None:
     """Four sides of the object, for clients that show no 3D."""
     device = mm.get_torch_device()
-    world = flip_frame(gaussians).to(device)
-    images = views_image(world, turntable(4, 256, elevation=15.0), torch.ones(3, device=device))
+    images = views_image(gaussians.to(device), turntable(4, 256, elevation=15.0), torch.ones(3, device=device))
     temporary = path.with_suffix(".tmp")
     to_pil(contact_sheet(images, 4)).save(temporary, format="PNG")
     temporary.replace(path)
@@ -63,7 +62,7 @@ class DreamerXLExport(io.ComfyNode):
     @classmethod
     def execute(cls, splat: Types.SPLAT, filename_prefix: str = "3d/dreamer-xl", format: str = "ply") -> io.NodeOutput:
         with errors_named("Dreamer XL Export"):
-            parts = items(splat)
+            parts = from_splat(splat)
             if not parts or any(len(g) == 0 for g in parts):
                 raise InputError("splat", "at least one Gaussian", "an empty splat")
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(

@@ -14,7 +14,7 @@ from ..dreamer_core.formats import read_ply
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.initializers import SHAPES, initial_shape
 from ..dreamer_core.optimize.randomness import step_generator
-from .host.splat import flip_frame, one_from_splat, to_splat
+from .host.splat import one_from_splat, to_splat
 from .sockets import CATEGORY, chosen, errors_named
 
 SOURCES = (*SHAPES, "file", "splat")
@@ -178,4 +178,4 @@ class DreamerXLInitialize(io.ComfyNode):
         path = (root / name).resolve()
         if not name or not path.is_relative_to(root):
             raise InputError("file", "a .ply in ComfyUI's input folder", repr(name))
-        return flip_frame(read_ply(path, "file"))
+        return read_ply(path, "file")

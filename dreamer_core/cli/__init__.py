@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
+
 from .. import __version__
 from ..errors import DivergenceError, InputError
 from . import generate, info, render
@@ -44,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except DivergenceError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        remedy = "try --memory low, fewer --views or a smaller --resolution"
+        print(f"{args.command}: out of memory ({str(error).splitlines()[0][:120]}); {remedy}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{args.command}: cannot read or write a file: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{args.command}: interrupted; nothing more was written", file=sys.stderr)

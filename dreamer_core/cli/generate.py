@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import math
 import re
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,16 @@ from ..formats import read_ply
 from ..gaussians import Gaussians
 from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
+from ..optimize.checkpoint import read_metadata
 from ..optimize.config import METHODS
-from ..optimize.memory import MODES, free_bytes, plan_memory
+from ..optimize.memory import MODES, MemoryPlan, free_bytes, plan_memory
 from ..optimize.overrides import apply_overrides, show
 from ..optimize.presets import INITIAL_COUNT
 from ..optimize.randomness import step_generator
 from ..prompts import PromptConfig, encode_prompts
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .run_folder import RunFolder, fingerprint
-from .session import run_session
+from .session import Session
 
 STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
 """The small SDXL that comes with the repository."""
@@ -45,9 +50,12 @@ class Lora:
         path, colon, weight = text.rpartition(":")
         if colon:
             try:
-                return Lora(Path(path), float(weight))
+                value = float(weight)
             except ValueError:
-                pass
+                return Lora(Path(text))
+            if not math.isfinite(value):
+                raise InputError("--lora", "PATH[:WEIGHT] with a finite weight", text)
+            return Lora(Path(path), value)
         return Lora(Path(text))
 
 
@@ -86,7 +94,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--vae-dtype", choices=("float32", "bfloat16"), default="float32", help="SDXL's VAE overflows in float16"
     )
     parser.add_argument(
-        "--memory", choices=MODES, default="auto", help="how much to keep instead of computing twice (default: auto)"
+        "--memory", choices=MODES, help="how much to keep instead of computing twice (default: auto, from free memory)"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: slow start, faster steps")
     add_device_options(parser)
@@ -143,14 +151,17 @@ def _number(text: str) -> float:
         raise InputError("--clip", "a number above 0, or off", text) from error
 
 
-def initial_gaussians(args: argparse.Namespace) -> Gaussians:
+def initial_gaussians(args: argparse.Namespace, seed: int) -> Gaussians:
     """The scene that `--init` names. Errors: InputError."""
     if args.init.lower().endswith(".ply"):
         if args.count is not None:
             raise InputError("--count", "no count beside a file, which has its own", args.count)
         return read_ply(Path(args.init), "--init")
     count = args.count if args.count is not None else INITIAL_COUNT[preset_name(args)]
-    return initial_shape(args.init, count, step_generator(args.seed, 0, "init"))
+    try:
+        return initial_shape(args.init, count, step_generator(seed, 0, "init"))
+    except InputError as error:
+        raise InputError(f"--{error.field}", error.expected, error.got, error.remedy) from error
 
 
 def default_folder(prompt: str) -> Path:
@@ -174,13 +185,13 @@ def run(args: argparse.Namespace) -> int:
     """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
     check_finite_options(args)
     prompt = PromptConfig(args.prompt, negative=args.negative, perp_neg=args.perp_neg, artefacts=args.artefacts)
-    if args.method == "sds_bridge" and not args.artefacts:
-        raise InputError("--artefacts", "words for artefacts, which sds_bridge needs", "none")
     try:
         config = build_config(args)
     except InputError as error:
         option = option_name(error.field, args)
         raise InputError(option, error.expected, error.got, error.remedy) from error
+    if config.guidance.method == "sds_bridge" and not args.artefacts:
+        raise InputError("--artefacts", "words for artefacts, which sds_bridge needs", "none")
     if args.show:
         print(show(config))
         return 0
@@ -191,16 +202,18 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out or default_folder(args.prompt))
     check_writable(folder.path)
     folder.check(resume=args.resume, overwrite=args.overwrite)
-    gaussians = initial_gaussians(args)
+    gaussians = initial_gaussians(args, config.seed)
     teacher = load_teacher(args, device)
     settings = {
         "prompt": prompt,
         "config": config,
         "init": args.init,
+        "init_sha256": content_hash(gaussians),
         "count": len(gaussians),
         "model": teacher.describe(),
         "renderer": renderer,
         "device": str(device),
+        "options": {k: v for k, v in vars(args).items() if k != "run"},
     }
     identity = fingerprint(settings)
     if args.resume:
@@ -212,47 +225,65 @@ def run(args: argparse.Namespace) -> int:
         state = OptimizationState.create(gaussians.to(device), config.learning_rates)
     prompts = encode_prompts(teacher, prompt)
     teacher.release_text_encoders()
-    plan = plan_memory(
-        args.memory,
-        free_bytes(device),
-        resolution=config.resolution,
-        views=config.views,
-        encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
-    )
+    plan = memory_plan(args, folder, config, device, teacher.encoder_bytes_per_pixel())
     teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
     config = replace(config, recompute_encoder=plan.recompute_encoder)
     if args.compile:
         teacher.compile()
-    settings = {**settings, "config": config, "memory": plan}
-    return run_session(state, teacher, prompts, config, renderer, folder, settings, identity)
+    settings = {**settings, "config": config}
+    return Session(state, config, plan, renderer, folder, settings, identity).run(teacher, prompts)
+
+
+def memory_plan(
+    args: argparse.Namespace,
+    folder: RunFolder,
+    config: OptimizeConfig,
+    device: torch.device,
+    encoder_bytes_per_pixel: float,
+) -> MemoryPlan:
+    """A resumed run keeps its plan, because plans differ in the last bits of their results; `--memory` wins."""
+    if args.resume and args.memory is None:
+        return MemoryPlan(**json.loads(read_metadata(folder.state)["memory"]))
+    return plan_memory(
+        args.memory or "auto",
+        free_bytes(device),
+        resolution=config.resolution,
+        views=config.views,
+        encoder_bytes_per_pixel=encoder_bytes_per_pixel,
+    )
+
+
+def content_hash(gaussians: Gaussians) -> str:
+    """A hash of every number of a scene."""
+    digest = hashlib.sha256()
+    for _, value in gaussians.tensors():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignore[no-untyped-def]
     """The SDXL that the options name, as a DiffusersSDXL. Errors: InputError."""
     from ..diffusion.sdxl_diffusers import load_sdxl
 
-    model = args.model
-    if model is None and (STARTER / "model_index.json").is_file():
-        model = STARTER
-    if model is None:
-        model = random_tiny_sdxl()
-    print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
     loras = [Lora.parse(text) for text in args.lora]
-    return load_sdxl(
-        model,
-        vae=args.vae,
-        loras=[(lora.path, lora.weight) for lora in loras],
-        tokenizer=args.tokenizer,
-        device=device,
-        unet_dtype=DTYPES[args.dtype],
-        vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
-    )
+    with tempfile.TemporaryDirectory(prefix="dreamer-xl-") as scratch:
+        model = args.model
+        if model is None:
+            model = STARTER if (STARTER / "model_index.json").is_file() else random_tiny_sdxl(Path(scratch))
+        print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
+        return load_sdxl(
+            model,
+            vae=args.vae,
+            loras=[(lora.path, lora.weight) for lora in loras],
+            tokenizer=args.tokenizer,
+            device=device,
+            unet_dtype=DTYPES[args.dtype],
+            vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
+        )
 
 
-def random_tiny_sdxl() -> Path:
+def random_tiny_sdxl(folder: Path) -> Path:
     """A tiny SDXL with random weights, for trying out the machinery; says so plainly."""
-    import tempfile
-
     from ..diffusion.tiny_sdxl import save_tiny_sdxl
 
     print(
@@ -260,6 +291,4 @@ def random_tiny_sdxl() -> Path:
         "It exercises every part of the program, but makes noise, not the object of the prompt.",
         file=sys.stderr,
     )
-    folder = Path(tempfile.mkdtemp(prefix="dreamer-xl-")) / "tiny-sdxl"
-    save_tiny_sdxl(folder)
-    return folder
+    return save_tiny_sdxl(folder / "tiny-sdxl")

@@ -48,14 +48,22 @@ def resolve_device(name: str) -> torch.device:
 
 def check_renderer(name: str, device: torch.device) -> str:
     """The backend that `--renderer` means on `device`. Errors: InputError where it cannot work."""
-    return resolve_backend(name, device)
+    try:
+        return resolve_backend(name, device)
+    except InputError as error:
+        raise InputError("--renderer", error.expected, error.got, error.remedy) from error
 
 
 def check_writable(path: Path, option: str = "--out") -> None:
     """Errors: InputError where `path` could not be created or written to; creates nothing."""
     parent = path.absolute()
-    while not parent.exists():
-        parent = parent.parent
+    try:
+        while not parent.exists() and parent != parent.parent:
+            parent = parent.parent
+        if not parent.exists():
+            raise InputError(option, "a place that exists", f"{path}, but there is no {parent}")
+    except OSError as error:
+        raise InputError(option, "a place that can be reached", f"{path} ({error.strerror})") from error
     if parent != path.absolute() and not parent.is_dir():
         raise InputError(option, "a path in a folder", f"{path}, but {parent} is a file")
     if not os.access(parent, os.W_OK):

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     suffix = args.out.suffix.lower()
     if suffix not in (".png", ".mp4"):
         raise InputError("--out", "a name that ends in .png or .mp4", args.out)
+    if args.out.is_dir():
+        raise InputError("--out", "the name of a file", f"{args.out}, which is a folder")
     views = args.views if args.views is not None else (120 if suffix == ".mp4" else 1)
     if views < 1:
         raise InputError("--views", "at least 1", views)

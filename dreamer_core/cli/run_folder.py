@@ -39,7 +39,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
     """A hash of everything that decides the result except the number of steps and the device."""
     plain = jsonable(settings)
     plain["config"] = {k: v for k, v in plain["config"].items() if k not in ("steps", "recompute_encoder")}
-    plain = {k: v for k, v in plain.items() if k not in ("device", "renderer")}
+    plain = {k: v for k, v in plain.items() if k not in ("device", "renderer", "options")}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -106,6 +106,11 @@ class RunFolder:
                 f"other settings than in {self.log}",
                 "repeat the options recorded there, or start another run with --out",
             )
+
+    def remove_pictures(self) -> None:
+        """Pictures and film of an earlier state of the run, which would pass for this one's."""
+        for path in (self.turntable, self.views):
+            path.unlink(missing_ok=True)
 
     def read_metrics(self, steps: int) -> list[dict[str, str]]:
         """Rows of an earlier part of the run, up to `steps`."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
+
 from ..cameras import turntable
 from ..diffusion.predictor import NoisePredictor
+from ..errors import DivergenceError
 from ..formats import write_ply
 from ..media import contact_sheet, render_views, write_mp4, write_png
 from ..optimize import OptimizationState, OptimizeConfig, StepReport, optimize, save_state
+from ..optimize.memory import MemoryPlan
 from ..prompts import PromptProcessor
 from .run_folder import RunFolder, row, versions
 
 WHITE = (1.0, 1.0, 1.0)
+ELEVATION = 15.0
+"""Degrees above the horizon of the pictures and the film."""
 SAVE_EVERY_SECONDS = 120.0
 
 
@@ -33,6 +41,7 @@ class _Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        print("\nFinishing this step; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -45,87 +54,145 @@ def _interruptible() -> Iterator[_Interrupt]:
         signal.signal(signal.SIGINT, previous)
 
 
-def run_session(
-    state: OptimizationState,
-    teacher: NoisePredictor,
-    prompts: PromptProcessor,
-    config: OptimizeConfig,
-    renderer: str,
-    folder: RunFolder,
-    settings: dict[str, Any],
-    identity: str,
-) -> int:
-    """Optimise and write all files; 0, or 130 after an interrupt. A failing run keeps what it has, too."""
-    from tqdm import tqdm
+@dataclass
+class Session:
+    """A run on its way from the first step to its files."""
 
-    rows: list[dict[str, Any]] = list(folder.read_metrics(state.step))
-    phases: dict[str, float] = defaultdict(float)
-    first, started, saved = state.step, time.perf_counter(), time.perf_counter()
-    status = "failed"
+    state: OptimizationState
+    config: OptimizeConfig
+    plan: MemoryPlan
+    renderer: str
+    folder: RunFolder
+    settings: dict[str, Any]
+    identity: str
+    status: str = "running"
+    phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    started: float = field(default_factory=time.perf_counter)
+    peak_memory: int = 0
 
-    def save() -> None:
-        save_state(state, folder.state, {"fingerprint": identity})
-        folder.write_metrics(rows)
+    def __post_init__(self) -> None:
+        self.first_step = self.state.step
+        self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
 
-    def log() -> None:
-        made = max(state.step - first, 1)
-        per_step = {name: round(value / made, 6) for name, value in phases.items()}
-        folder.write_log(
-            {
-                "status": status,
-                "steps_made": state.step,
-                "gaussians": len(state.params["means"]),
-                **settings,
-                "fingerprint": identity,
-                "versions": versions(),
-                "seconds": round(time.perf_counter() - started, 3),
-                "seconds_per_step": per_step,
-            }
-        )
+    def run(self, teacher: NoisePredictor, prompts: PromptProcessor) -> int:
+        """Optimise and write all files; 0, or 130 after an interrupt. A failing run keeps what it has, too.
 
-    folder.path.mkdir(parents=True, exist_ok=True)
-    print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
-    next(render_views(state.gaussians.detach(), turntable(1, 64), WHITE, renderer))
-    with (
-        _interruptible() as interrupt,
-        tqdm(total=config.steps, initial=state.step, unit="step", dynamic_ncols=True) as bar,
-    ):
-        try:
-            for report in optimize(state, teacher, prompts, config, renderer):
-                rows.append(row(report))
+        Errors: DivergenceError where the optimisation fails or leaves Gaussians that are not finite.
+        """
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.write_log()
+        print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
+        next(render_views(self.state.gaussians.detach(), turntable(1, 64), WHITE, self.renderer))
+        with _interruptible() as interrupt:
+            try:
+                self.optimise(teacher, prompts, interrupt)
+                self.status = "interrupted" if interrupt.requested else "complete"
+                bad = self.state.gaussians.check_finite()
+                if bad is not None:
+                    raise DivergenceError(
+                        f"{bad} of the Gaussians holds NaN or inf after step {self.state.step}; "
+                        "lower the learning rates (--set learning_rates...=) or the guidance scale (--cfg)"
+                    )
+            except BaseException:
+                self.status = "failed"
+                raise
+            finally:
+                self.keep()
+            self.make_pictures(interrupt)
+            self.write_log()
+        return self.tell()
+
+    def optimise(self, teacher: NoisePredictor, prompts: PromptProcessor, interrupt: _Interrupt) -> None:
+        """All steps, until the end or an interrupt."""
+        from tqdm import tqdm
+
+        saved = time.perf_counter()
+        with tqdm(total=self.config.steps, initial=self.state.step, unit="step", dynamic_ncols=True) as bar:
+            for report in optimize(self.state, teacher, prompts, self.config, self.renderer):
+                if report.step == self.first_step:
+                    self.folder.remove_pictures()  # of the run that this one replaces or extends
+                self.rows.append(row(report))
                 for name, seconds in report.seconds.items():
-                    phases[name] += seconds
+                    self.phases[name] += seconds
+                self.peak_memory = max(self.peak_memory, report.memory)
                 bar.set_postfix_str(figures(report), refresh=False)
                 bar.update()
                 if interrupt.requested:
-                    break
+                    return
                 if time.perf_counter() - saved > SAVE_EVERY_SECONDS:
-                    save()
+                    self.keep()
                     saved = time.perf_counter()
-            status = "interrupted" if state.step < config.steps else "complete"
-        finally:
-            save()
-            log()
-            gaussians = state.gaussians.detach()
-            if gaussians.check_finite() is None:
-                write_ply(gaussians, folder.splat)
-        bar.close()
-        sheet = turntable(8, 256, elevation=15.0)
-        write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, renderer))), folder.views)
-        if status == "interrupted":
+
+    def keep(self) -> None:
+        """State, splat, metrics and log as they are now; a state in the middle of an update is not kept."""
+        if not self.state.updating:
+            metadata = {"fingerprint": self.identity, "memory": json.dumps(asdict(self.plan))}
+            save_state(self.state, self.folder.state, metadata)
+            gaussians = self.state.gaussians.detach()
+            if len(gaussians) and gaussians.check_finite() is None:
+                write_ply(gaussians, self.folder.splat)
+        self.folder.write_metrics(self.rows)
+        self.write_log()
+
+    def write_log(self) -> None:
+        """run.json."""
+        made = max(self.state.step - self.first_step, 1)
+        self.folder.write_log(
+            {
+                "status": self.status,
+                "steps_made": self.state.step,
+                "gaussians": len(self.state.params["means"]),
+                **self.settings,
+                "memory_plan": self.plan,
+                "fingerprint": self.identity,
+                "versions": versions(),
+                "seconds": round(time.perf_counter() - self.started, 3),
+                "seconds_per_step": {name: round(value / made, 6) for name, value in self.phases.items()},
+                "peak_memory_bytes": self.peak_memory,
+            }
+        )
+
+    def make_pictures(self, interrupt: _Interrupt) -> None:
+        """The contact sheet, and unless interrupted the film."""
+        from tqdm import tqdm
+
+        gaussians = self.state.gaussians.detach()
+        sheet = turntable(8, 256, elevation=ELEVATION)
+        write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, self.renderer))), self.folder.views)
+        if self.status == "interrupted":
+            return
+
+        def frames() -> Iterator[Tensor]:
+            film = render_views(gaussians, turntable(120, 512, elevation=ELEVATION), WHITE, self.renderer)
+            for frame in tqdm(film, total=120, desc="turntable", unit="frame", leave=False):
+                if interrupt.requested:
+                    raise _FilmInterrupted
+                yield frame
+
+        try:
+            write_mp4(frames(), self.folder.turntable)
+        except _FilmInterrupted:
+            self.status = "interrupted"
+
+    def tell(self) -> int:
+        """Print what was written; the exit code."""
+        files = [p for p in (self.folder.splat, self.folder.turntable, self.folder.views) if p.exists()]
+        if self.status == "interrupted":
+            kept = ", ".join(str(path) for path in [*files, self.folder.state])
             print(
-                f"Interrupted after {state.step} of {config.steps} steps. Kept: {folder.splat}, {folder.views}, "
-                f"{folder.state}. Go on with the same command and --out {folder.path} --resume.",
+                f"Interrupted after {self.state.step} of {self.config.steps} steps. Kept: {kept}. "
+                f"Go on with the same command and --out {self.folder.path} --resume.",
                 file=sys.stderr,
             )
             return 130
-        film = render_views(gaussians, turntable(120, 512, elevation=15.0), WHITE, renderer)
-        write_mp4(tqdm(film, total=120, desc="turntable", unit="frame", leave=False), folder.turntable)
-        log()
-    print(f"{len(gaussians):,} Gaussians after {state.step} steps")
-    for path in (folder.splat, folder.turntable, folder.views):
-        print(path)
-    return 0
+        print(f"{len(self.state.params['means']):,} Gaussians after {self.state.step} steps")
+        for path in files:
+            print(path)
+        return 0
+
+
+class _FilmInterrupted(Exception):
+    """Ctrl-C while the film is made."""
 
 
 def figures(report: StepReport) -> str:

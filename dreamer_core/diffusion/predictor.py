@@ -46,14 +46,6 @@ class Conditioning:
         tokens = [p.tokens.repeat(1, length // p.tokens.shape[1], 1) for p in parts]
         return Conditioning(torch.cat(tokens), torch.cat([p.pooled for p in parts]))
 
-    @staticmethod
-    def lerp(a: Conditioning, b: Conditioning, weight: Tensor) -> Conditioning:
-        """Linear interpolation, `weight` [B] of `b`; `a` and `b` hold one sample each."""
-        both = Conditioning.cat([a, b])
-        w = weight.to(both.tokens)
-        tokens = torch.lerp(both.tokens[:1], both.tokens[1:], w[:, None, None])
-        return Conditioning(tokens, torch.lerp(both.pooled[:1], both.pooled[1:], w[:, None]))
-
 
 class NoisePredictor(Protocol):
     """A teacher. Adapters own parameterisation (eps, v, EDM), precision, size conditioning and micro-batching."""

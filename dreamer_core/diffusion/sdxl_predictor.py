@@ -218,3 +218,5 @@ class DiffusersSDXL:
     def release_text_encoders(self) -> None:
         """Free the text encoders' memory; `encode_text` cannot be called after this."""
         self._towers.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # or the memory plan takes what they held for used

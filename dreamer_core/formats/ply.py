@@ -1,14 +1,20 @@
-"""The standard 3DGS PLY: means, unactivated opacities and scales, wxyz quaternions, SH."""
+"""The standard 3DGS PLY: means, unactivated opacities and scales, wxyz quaternions, SH.
+
+Files are in the frame that 3DGS trainers, viewers and ComfyUI use (X right, Y down, Z forward), `Gaussians` in our
+world; `dreamer_core.frames` lies between them.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import InputError
+from ..frames import flip_frame
 from ..gaussians import Gaussians
 
 _REQUIRED = (
@@ -18,7 +24,7 @@ _REQUIRED = (
 
 
 def write_ply(gaussians: Gaussians, path: Path) -> None:
-    """Write all Gaussians as a binary PLY, atomically, in our world frame (gsplat's exporter).
+    """Write all Gaussians of our world as a binary PLY, atomically (gsplat's exporter).
 
     Errors: ValueError where a parameter holds NaN or inf.
     """
@@ -27,7 +33,7 @@ def write_ply(gaussians: Gaussians, path: Path) -> None:
     bad = gaussians.check_finite()
     if bad is not None:
         raise ValueError(f"write_ply: expected finite Gaussians, but {bad} holds NaN or inf")
-    g = gaussians.detach().to("cpu")
+    g = flip_frame(gaussians.detach().to("cpu"))
     data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="ply")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -36,15 +42,21 @@ def write_ply(gaussians: Gaussians, path: Path) -> None:
 
 
 def read_ply(path: Path, field: str = "FILE") -> Gaussians:
-    """The Gaussians of a 3DGS PLY. `field` names the option in errors.
+    """The Gaussians of a 3DGS PLY, in our world. `field` names the option in errors.
 
     Errors: InputError for a missing or truncated file, another format, or a PLY without Gaussian attributes.
     """
     from trimesh.exchange.ply import load_ply
 
+    if path.is_dir():
+        raise InputError(field, "a .ply file", f"{path}, which is a folder")
     if not path.is_file():
         raise InputError(field, "a .ply file", f"{path}, which does not exist")
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(field, "a .ply file that can be read", f"{path} ({error.strerror})") from error
+    with file:
         if file.read(3) != b"ply":
             raise InputError(field, "a .ply file", f"{path}, which does not begin with 'ply'")
         file.seek(0)
@@ -85,4 +97,5 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
     bad = gaussians.check_finite()
     if bad is not None:
         raise InputError(field, "finite numbers", f"{path} with NaN or inf in {bad}")
-    return gaussians
+    flipped = flip_frame(gaussians)
+    return replace(flipped, quats=-flipped.quats)  # what was written comes back to the last bit

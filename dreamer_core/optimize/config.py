@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,8 +60,10 @@ class GuidanceConfig:
             raise InputError("stride", "at least 1 timestep", self.stride)
         if not 0.0 <= self.flip <= 1.0:
             raise InputError("flip", "a probability in [0, 1]", self.flip)
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise InputError("weight", "a number above 0", self.weight)
+        if not math.isfinite(self.cfg):
+            raise InputError("cfg", "a finite number", self.cfg)
 
     def warmup(self, step: int) -> float:
         """w, from 1 at step 0 to 0 at `warmup_steps`."""
@@ -78,6 +81,13 @@ class LearningRates:
     sh0: tuple[float, float] = (5e-3, 3e-3)
     shN: tuple[float, float] = (2.5e-4, 1.5e-4)
     betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        for name in ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN"):
+            if not all(0 < rate < math.inf for rate in getattr(self, name)):
+                raise InputError(f"learning_rates.{name}", "two finite rates above 0", getattr(self, name))
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError("learning_rates.betas", "two numbers in [0, 1)", self.betas)
 
     def at(self, name: str, step: int, schedule_steps: int) -> float:
         """The rate of field `name` at `step`; the last value holds after the schedule's end."""
@@ -122,6 +132,8 @@ class DensityConfig:
             raise InputError("density.every", "at least 1 step", self.every)
         if self.max_gaussians < 4:
             raise InputError("density.max_gaussians", "at least 4", self.max_gaussians)
+        if not 0 < self.prune_opacity < 1:
+            raise InputError("density.prune_opacity", "an opacity between 0 and 1", self.prune_opacity)
         if not self.grow_gradient > 0:
             raise InputError("density.grow_gradient", "a number above 0", self.grow_gradient)
 
@@ -143,6 +155,13 @@ class RegularizerConfig:
     anisotropy: float = 0.0
     """Mean relative excess of longest over shortest axis beyond `max_anisotropy`: against needles."""
     max_anisotropy: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("tv_rgb", "tv_disparity", "scale", "opacity", "opacity_entropy", "anisotropy"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"regularizers.{name}", "a finite weight of 0 or more", getattr(self, name))
+        if not self.max_anisotropy >= 1:
+            raise InputError("regularizers.max_anisotropy", "a ratio of at least 1", self.max_anisotropy)
 
 
 @dataclass(frozen=True)

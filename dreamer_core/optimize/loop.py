@@ -32,6 +32,7 @@ from ..rendering import RenderOutput, render
 from . import density
 from .config import BackgroundConfig, GuidanceConfig, OptimizeConfig
 from .encoding import EncodedImages
+from .memory import used_bytes
 from .randomness import global_seed, step_generator
 from .regularizers import normalized_disparity, scene_terms, total_variation
 from .state import OptimizationState
@@ -70,6 +71,8 @@ class StepReport:
     """Per view."""
     seconds: dict[str, float]
     """By phase, see `PHASES`."""
+    memory: int
+    """Bytes: the most that the GPU had allocated so far, or what the process holds now."""
 
     @property
     def total_seconds(self) -> float:
@@ -250,6 +253,7 @@ def train_step(
     torch.autograd.backward(tensors, gradients)
     watch.lap("render_backward")
 
+    state.updating = True
     state.set_rates(config.learning_rates, config.schedule_steps)
     for optimizer in state.optimizers.values():
         optimizer.step()
@@ -266,6 +270,7 @@ def train_step(
         )
     state.step = step + 1
     state.bad_steps = state.bad_steps + 1 if nonfinite else 0
+    state.updating = False
     report = StepReport(
         step=step,
         t=steps.t,
@@ -280,6 +285,7 @@ def train_step(
         network_calls=result.calls,
         network_evaluations=result.samples,
         seconds=watch.seconds,
+        memory=used_bytes(device),
     )
     watch.lap("update")
     return report

@@ -43,6 +43,15 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def used_bytes(device: torch.device) -> int:
+    """Peak of the memory allocated on a GPU so far, or what this process holds in the machine's memory now."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def plan_memory(
     mode: MemoryMode,
     free: int,

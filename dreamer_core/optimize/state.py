@@ -24,6 +24,8 @@ class OptimizationState:
     """The next step to make; equals the number of steps made."""
     bad_steps: int = 0
     """Steps in a row whose gradient held NaN or inf."""
+    updating: bool = False
+    """In the middle of a change: Adam has moved, the step is not counted yet. Such a state must not be saved."""
 
     @staticmethod
     def create(gaussians: Gaussians, rates: LearningRates) -> OptimizationState:

@@ -1,8 +1,4 @@
-"""Gaussians <-> ComfyUI's SPLAT; the one place where the frame flips.
-
-SPLAT is X right, Y down, Z forward and activated; the core's world is Y up with the front on +Z. The change of frame is
-half a turn about X, its own inverse: (x, y, z) -> (x, -y, -z). Files keep the frame of the SPLAT they come from.
-"""
+"""Gaussians <-> ComfyUI's SPLAT, which is activated and in the frame of 3DGS files (`dreamer_core.frames`)."""
 
 from __future__ import annotations
 
@@ -11,24 +7,8 @@ from comfy_api.latest import Types
 from torch import Tensor
 
 from ...dreamer_core.errors import InputError
+from ...dreamer_core.frames import flip_frame
 from ...dreamer_core.gaussians import Gaussians
-
-SH_SIGNS = (-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1)
-"""Signs that half a turn about X gives the spherical harmonics of degree 1 to 3, in 3DGS order."""
-
-
-def flip_frame(gaussians: Gaussians) -> Gaussians:
-    """The same object in the other frame: world to SPLAT, or SPLAT to world."""
-    w, x, y, z = gaussians.quats.unbind(-1)
-    signs = gaussians.shN.new_tensor(SH_SIGNS[: gaussians.shN.shape[1]])
-    return Gaussians(
-        means=gaussians.means * gaussians.means.new_tensor([1.0, -1.0, -1.0]),
-        quats=torch.stack([-x, w, -z, y], dim=-1),  # (0, 1, 0, 0) (x) q
-        log_scales=gaussians.log_scales,
-        logit_opacities=gaussians.logit_opacities,
-        sh0=gaussians.sh0,
-        shN=gaussians.shN * signs[:, None],
-    )
 
 
 def items(splat: Types.SPLAT) -> list[Gaussians]:

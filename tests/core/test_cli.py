@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer_core.cli import main
+from dreamer_core.cli import main, session
 from dreamer_core.cli.generate import Lora, default_folder
 from dreamer_core.formats import read_ply
 from dreamer_core.optimize.loop import PHASES
@@ -96,7 +96,9 @@ def test_other_methods_run(tiny_sdxl_dir, tmp_path, method):
 
 
 def test_start_from_a_splat(finished, tiny_sdxl_dir, tmp_path):
-    assert generate(tiny_sdxl_dir, tmp_path / "out", "--init", str(finished / "splat.ply"), "--steps", "1") == 0
+    argv = ["generate", "a red mug", "--model", str(tiny_sdxl_dir), "--preset", "starter", "--resolution", "64"]
+    argv += ["--views", "1", "--steps", "1", "--init", str(finished / "splat.ply"), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
     assert len(read_ply(tmp_path / "out" / "splat.ply")) == 150
 
 
@@ -128,10 +130,10 @@ BAD = [
     (["generate", "x", "--clip", "-1"], "--clip: expected a number above 0, got -1.0"),
     (["generate", "x", "--device", "cuda:77"], "--device: expected a CUDA device that torch can use, got cuda:77"),
     (["generate", "x", "--device", "toaster"], "--device: expected auto, cpu, cuda, cuda:N or mps, got toaster"),
-    (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "renderer: expected"),
-    (["generate", "x", "--init", "cone"], "init: expected one of sphere, box, ball or a .ply file, got cone"),
+    (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "--renderer: expected"),
+    (["generate", "x", "--init", "cone"], "--init: expected one of sphere, box, ball or a .ply file, got cone"),
     (["generate", "x", "--init", "gone.ply"], "--init: expected a .ply file, got gone.ply, which does not exist"),
-    (["generate", "x", "--count", "0"], "count: expected at least 4 Gaussians, got 0"),
+    (["generate", "x", "--count", "0"], "--count: expected at least 4 Gaussians, got 0"),
     (
         ["generate", "x", "--init", "a.ply", "--count", "9"],
         "--count: expected no count beside a file, which has its own",
@@ -150,7 +152,13 @@ BAD = [
     (["generate", "x", "--lora", "gone.safetensors:0.5"], "--lora: expected"),
     (["generate", "x", "--resume"], "--resume: expected --out with the folder of the run"),
     (["generate", "x", "--out", "file.txt"], "--out: expected a folder, got file.txt, which is a file"),
-    (["generate", "x", "--out", "file.txt/sub"], "--out: expected a path in a folder, got file.txt/sub, but"),
+    (["generate", "x", "--out", "file.txt/sub"], f"expected a path in a folder, got {Path('file.txt/sub')}, but"),
+    (["generate", "x", "--lora", "a.safetensors:nan"], "--lora: expected PATH[:WEIGHT] with a finite weight"),
+    (["generate", "x", "--set", "learning_rates.means=0,0"], "--set learning_rates.means: expected two finite rates"),
+    (["generate", "x", "--set", "guidance.cfg=nan"], "--set guidance.cfg: expected a finite number, got nan"),
+    (["generate", "x", "--set", "guidance.method=sds_bridge"], "--artefacts: expected words for artefacts"),
+    (["render", "gone.ply", "--out", "."], "--out: expected a name that ends in"),
+    (["info", "."], "FILE: expected a .ply file, got ., which is a folder"),
     (["render", "gone.ply", "--out", "a.png"], "FILE: expected a .ply file, got gone.ply"),
     (["render", "gone.ply", "--out", "a.gif"], "--out: expected a name that ends in .png or .mp4, got a.gif"),
     (["render", "gone.ply", "--out", "a.mp4", "--resolution", "33"], "--resolution: expected"),
@@ -201,6 +209,30 @@ def test_a_failing_run_says_why_and_keeps_its_state(tiny_sdxl_dir, tmp_path, mon
     assert {row["nonfinite"] for row in csv.DictReader((out / "metrics.csv").open())} != {"0"}
 
 
+def test_pruning_everything_says_why(tiny_sdxl_dir, tmp_path, capsys):
+    settings = ["density.enabled=true", "density.start=0", "density.every=1", "density.prune_opacity=0.9"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert generate(tiny_sdxl_dir, tmp_path / "out", *options, "--steps", "4") == 1
+    assert "density control removed every Gaussian" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
+
+
+def test_gaussians_that_are_not_finite_are_a_failure(tiny_sdxl_dir, tmp_path, monkeypatch, capsys):
+    plain = session.optimize
+
+    def poisoned(state, *rest):
+        yield from plain(state, *rest)
+        state.params["means"].data[0] = float("nan")
+
+    monkeypatch.setattr(session, "optimize", poisoned)
+    out = tmp_path / "out"
+    assert generate(tiny_sdxl_dir, out, "--steps", "1") == 1
+    assert "means of the Gaussians holds NaN or inf after step 1" in capsys.readouterr().err
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    assert not any((out / name).exists() for name in ("turntable.mp4", "splat.ply"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows delivers Ctrl-C to the whole console, pytest included")
 def test_ctrl_c_keeps_what_exists(tiny_sdxl_dir, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "dreamer_core", "generate", "a red mug", "--model", str(tiny_sdxl_dir)]

@@ -17,8 +17,10 @@ from dreamer_core.optimize import (
     OptimizationState,
     OptimizeConfig,
     load_state,
+    loop,
     optimize,
     save_state,
+    train_step,
 )
 from dreamer_core.optimize.density import scaled_threshold
 from dreamer_core.optimize.loop import PHASES, sample_backgrounds, sample_timesteps
@@ -162,6 +164,128 @@ def test_clipping_limits_what_reaches_the_gaussians(teacher):
     assert a.clipped == 0
     assert b.clipped > 0.3
     assert a.image_gradient_norm == pytest.approx(b.image_gradient_norm, rel=1e-4)
+
+
+class Spy:
+    """What passes between the loop and its renderer and teacher in one step."""
+
+    def __init__(self, teacher, cfg, monkeypatch, step=0):
+        self.encoded, self.color_gradient, self.alpha_gradient, self.depth_gradient = [], [], [], []
+        self.state = fresh(cfg, 300)
+        self.state.step = step
+        self.before = {name: p.detach().clone() for name, p in self.state.params.items()}
+        self.parameter_gradients = {}
+        plain_render, plain_encode = loop.render, teacher.encode
+
+        def spying_render(*args, **kwargs):
+            self.render_options = kwargs
+            self.output = plain_render(*args, **kwargs)
+            self.output.colors.register_hook(lambda g: self.color_gradient.append(g) if g is not None else None)
+            if self.output.depth_sums is not None:
+                self.output.depth_sums.register_hook(lambda g: self.depth_gradient.append(g.clone()))
+            return self.output
+
+        def spying_encode(images):
+            self.encoded.append(images.detach().clone())
+            return plain_encode(images)
+
+        for name, p in self.state.params.items():
+            if p.requires_grad:
+                p.register_hook(lambda g, name=name: self.parameter_gradients.update({name: g.clone()}))
+        monkeypatch.setattr(loop, "render", spying_render)
+        monkeypatch.setattr(teacher, "encode", spying_encode)
+        self.report = train_step(self.state, teacher, CameraPrompts(), cfg)
+
+
+def only(**changes):
+    """A step without regularisers and density control, but for the changes."""
+    return config(**{"density": DensityConfig(enabled=False), "scale_noise": 0.0, **changes})
+
+
+def test_what_reaches_the_image_is_the_clipped_gradient(teacher, monkeypatch):
+    clip = replace(PRESETS["starter"].clip, threshold=0.01)
+    spy = Spy(teacher, only(clip=clip), monkeypatch)
+    (gradient,) = spy.color_gradient
+    size = gradient.abs().amax(dim=-1)
+    assert size.max() == pytest.approx(0.01, rel=1e-4)
+    assert spy.report.clipped == pytest.approx(float((size > 0.01 * (1 - 1e-4)).float().mean()), abs=0.01)
+    assert 0.1 < spy.report.clipped < 1
+
+
+def test_depth_steps_encode_disparity_and_clip_it(teacher, monkeypatch):
+    captured = []
+    plain = loop.clip_depth_gradient
+
+    def spying(gradient, limit, mode):
+        captured.append((gradient, float(limit), plain(gradient, limit, mode)))
+        return captured[-1][2]
+
+    monkeypatch.setattr(loop, "clip_depth_gradient", spying)
+    spy = Spy(teacher, only(depth_share=1.0), monkeypatch)
+    (images,) = spy.encoded
+    assert spy.report.depth
+    assert torch.equal(images[..., 0], images[..., 2])  # three copies of one map
+    assert images.min() >= 0
+    assert images.max() == pytest.approx(1.0, abs=1e-4)
+    gradient, limit, (clipped, share) = captured[0]
+    assert limit == pytest.approx(0.01 * float(spy.before["scales"].exp().mean()), rel=1e-4)
+    assert clipped.abs().max() <= limit * (1 + 1e-5) < gradient.abs().max()
+    assert spy.report.clipped == pytest.approx(float(share))
+    assert spy.color_gradient == []  # colours take no part in such a step
+    assert spy.render_options["depth_gradient"] is False
+    assert spy.depth_gradient[0].abs().max() > 0  # the map's gradient goes on into the weights
+
+
+def test_a_flipped_batch_is_mirrored_left_to_right(teacher, monkeypatch):
+    guidance = replace(config().guidance, flip=1.0)
+    spy = Spy(teacher, only(guidance=guidance), monkeypatch)
+    assert torch.equal(spy.encoded[0], spy.output.colors.detach().flip(2))
+    plain = Spy(teacher, only(), monkeypatch)
+    assert torch.equal(plain.encoded[0], plain.output.colors.detach())
+
+
+def test_density_statistics_count_every_view(teacher, monkeypatch):
+    cfg = config(views=3, density=DensityConfig(start=50, stop=100, reset_every=0))
+    spy = Spy(teacher, cfg, monkeypatch)
+    seen = (spy.output.info["radii"] > 0).all(dim=-1)
+    torch.testing.assert_close(spy.state.density["count"], seen.sum(dim=0).float())
+    gradients = spy.output.info["means2d"].grad * RESOLUTION / 2  # in normalised device coordinates, not times views
+    expected = (gradients.norm(dim=-1) * seen).sum(dim=0)
+    torch.testing.assert_close(spy.state.density["grad2d"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
+    plain = Spy(teacher, only(), monkeypatch).parameter_gradients
+    weights = replace(PRESETS["starter"].regularizers, scale=5.0)
+    spy = Spy(teacher, only(regularizers=weights), monkeypatch)
+    pull = spy.parameter_gradients["scales"] - plain["scales"]
+    scales = spy.before["scales"].exp()
+    torch.testing.assert_close(pull, 5.0 * scales / scales.numel(), rtol=1e-2, atol=1e-6)
+    assert spy.report.regularizers == {"scale": pytest.approx(5.0 * float(scales.mean()), rel=1e-4)}
+
+
+def test_total_variation_enters_before_clipping(teacher, monkeypatch):
+    clip = replace(PRESETS["starter"].clip, threshold=1e-5)
+    weights = replace(PRESETS["starter"].regularizers, tv_rgb=1e3)
+    spy = Spy(teacher, only(clip=clip, regularizers=weights), monkeypatch)
+    assert spy.color_gradient[0].abs().max() <= 1e-5 * (1 + 1e-4)
+    assert spy.report.regularizers["tv_rgb"] > 0
+
+
+def test_an_interrupted_update_is_marked(teacher, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    cfg = config()
+    state = fresh(cfg, 300)
+    monkeypatch.setattr(loop.density, "refine", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_step(state, teacher, CameraPrompts(), cfg)
+    assert state.updating
+    monkeypatch.undo()
+    state = fresh(cfg, 300)
+    train_step(state, teacher, CameraPrompts(), cfg)
+    assert not state.updating
 
 
 def test_timesteps_widen_during_warm_up():

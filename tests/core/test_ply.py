@@ -1,13 +1,18 @@
 """The standard 3DGS PLY, with plyfile as the independent reader."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from dreamer_core.cameras import orbit_cameras
 from dreamer_core.errors import InputError
 from dreamer_core.formats import read_ply, write_ply
+from dreamer_core.frames import flip_frame
 from dreamer_core.gaussians import Gaussians
+from dreamer_core.rendering import render
 
 
 def random_gaussians(n=50, k=3):
@@ -34,13 +39,18 @@ def test_plyfile_sees_the_standard_attributes(tmp_path):
     standard = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{i}" for i in range(9)), "opacity"]
     standard += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
     assert set(standard) <= set(names)
+    # X right, Y down, Z forward: half a turn about X from our world.
     np.testing.assert_array_equal(vertex["x"], scene.means[:, 0].numpy())
+    np.testing.assert_array_equal(vertex["y"], -scene.means[:, 1].numpy())
+    np.testing.assert_array_equal(vertex["z"], -scene.means[:, 2].numpy())
     np.testing.assert_array_equal(vertex["scale_2"], scene.log_scales[:, 2].numpy())
-    np.testing.assert_array_equal(vertex["rot_0"], scene.quats[:, 0].numpy())
+    np.testing.assert_array_equal(vertex["rot_0"], -scene.quats[:, 1].numpy())
+    np.testing.assert_array_equal(vertex["rot_1"], scene.quats[:, 0].numpy())
     np.testing.assert_array_equal(vertex["opacity"], scene.logit_opacities.numpy())
     # f_rest is channel-major: all coefficients of red first.
-    np.testing.assert_array_equal(vertex["f_rest_1"], scene.shN[:, 1, 0].numpy())
-    np.testing.assert_array_equal(vertex["f_rest_3"], scene.shN[:, 0, 1].numpy())
+    np.testing.assert_array_equal(vertex["f_rest_1"], -scene.shN[:, 1, 0].numpy())
+    np.testing.assert_array_equal(vertex["f_rest_2"], scene.shN[:, 2, 0].numpy())
+    np.testing.assert_array_equal(vertex["f_rest_3"], -scene.shN[:, 0, 1].numpy())
 
 
 def test_a_file_with_normals_and_other_order_is_read(tmp_path):
@@ -53,7 +63,26 @@ def test_a_file_with_normals_and_other_order_is_read(tmp_path):
     for name, column in columns.items():
         table[name] = column
     PlyData([PlyElement.describe(table, "vertex")], text=True).write(tmp_path / "a.ply")
-    torch.testing.assert_close(read_ply(tmp_path / "a.ply").means, scene.means)
+    torch.testing.assert_close(read_ply(tmp_path / "a.ply").means, scene.means * torch.tensor([1.0, -1.0, -1.0]))
+
+
+def test_the_flip_of_the_frame_keeps_what_is_seen():
+    """Half a turn of the object and of the camera: the same picture, view-dependent colours included."""
+    g = torch.Generator().manual_seed(2)
+    scene = Gaussians(
+        0.4 * torch.randn(60, 3, generator=g),
+        torch.randn(60, 4, generator=g),
+        torch.log(0.05 + 0.2 * torch.rand(60, 3, generator=g)),
+        torch.randn(60, generator=g),
+        torch.randn(60, 1, 3, generator=g),
+        0.3 * torch.randn(60, 15, 3, generator=g),
+    )
+    cameras = orbit_cameras([20.0, 140.0], 25.0, 4.0, 0.6, 48)
+    half_turn = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    turned = replace(cameras, viewmats=cameras.viewmats @ half_turn)
+    picture = render(scene, cameras).colors
+    torch.testing.assert_close(render(flip_frame(scene), turned).colors, picture, atol=2e-4, rtol=0)
+    assert (render(flip_frame(scene), cameras).colors - picture).abs().max() > 0.1
 
 
 def write_points(path):

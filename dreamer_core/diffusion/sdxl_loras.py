@@ -131,7 +131,10 @@ def _layer_name(name: str) -> str:
 
 def _apply_peft_alphas(layers: dict[str, LoraLayer], metadata: Mapping[str, str]) -> None:
     """Alphas that peft keeps in the file's metadata: one per part, with exceptions by layer."""
-    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    try:
+        settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except json.JSONDecodeError:
+        settings = {}  # a remark by another tool; the alphas in the tensors hold
     for name, layer in layers.items():
         part, _, inner = name.partition(".")
         alpha = settings.get(f"{part}.lora_alpha")

@@ -28,7 +28,7 @@ from dreamer_core.rendering import render
 from .dataset import WORK
 from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
-from .world import COLOURS, KIND_NAMES, Subject, contact_sheet
+from .world import COLOURS, KIND_NAMES, STARTER_ORBIT, Subject, contact_sheet
 
 COUNT = 4000
 VIEWS = 24
@@ -52,13 +52,9 @@ def prompts_20() -> list[Subject]:
     return [Subject(kind, colours[(5 * i) % 8], patterns[i % 4]) for i, kind in enumerate(kinds)]
 
 
-def variants(base: OptimizeConfig, evaluations: float | None) -> list[Variant]:
-    """TSM, ISM and SDS with equal budgets, and TSM without clipping.
-
-    `evaluations` per view and step of the methods are measured on the first steps when None.
-    """
+def variants(base: OptimizeConfig) -> list[Variant]:
+    """TSM, ISM and SDS, and TSM without clipping."""
     guidance = base.guidance
-    del evaluations
     return [
         Variant("tsm", replace(base, guidance=replace(guidance, method="tsm"))),
         Variant("ism", replace(base, guidance=replace(guidance, method="ism"))),
@@ -129,7 +125,7 @@ def run(
     results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.exists() else {}
     cost = measured_evaluations(teacher, base)
     budget = round(base.steps * cost["tsm"])
-    for variant in (v for v in variants(base, None) if v.name in methods):
+    for variant in (v for v in variants(base) if v.name in methods):
         for i, subject in enumerate(subjects):
             key = f"{variant.name}/{i:02d} {subject.prompt()}"
             if key in results:
@@ -180,9 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    base = PRESETS["starter"]
+    # The cameras of the training images; the teacher was never trained with an offset on the noise.
+    base = replace(PRESETS["starter"], cameras=STARTER_ORBIT)
+    base = replace(base, guidance=replace(base.guidance, offset_noise=0.0))
     if options.steps is not None:
-        base = replace(base, steps=options.steps)
+        warmup = round(base.guidance.warmup_steps * options.steps / base.steps)
+        guidance = replace(base.guidance, warmup_steps=warmup)
+        base = replace(base, steps=options.steps, schedule_steps=options.steps, guidance=guidance)
     subjects = prompts_20()[: options.prompts]
     print(table(run(subjects, options.methods, options.out, base, options.checkpoint)))
 

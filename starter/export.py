@@ -75,7 +75,7 @@ def save_text_encoder(model: torch.nn.Module, folder: Path, architecture: str) -
         "initializer_factor": 1.0,
         "initializer_range": 0.02,
         "layer_norm_eps": c.layer_norm_eps,
-        "torch_dtype": "float16",
+        "torch_dtype": "float32",  # what they are loaded as; the file is half
     }
     names = (
         "bos_token_id", "eos_token_id", "pad_token_id", "hidden_act", "hidden_size", "intermediate_size",

@@ -22,6 +22,8 @@ COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0")
 DEMO_PROMPT = "a red mug"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
 LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "dev.py", "__init__.py")
 
 
@@ -172,7 +174,7 @@ def host_suite() -> int:
         print("HOST SUITE NOT RUN: this checkout has no host tests.", flush=True)
         return 0
     python = comfyui_python(comfyui)
-    return call(python, "-m", "pytest", *suites, env={"COMFYUI_PATH": str(comfyui)})
+    return call(python, "-m", "pytest", *suites, env={"COMFYUI_PATH": str(comfyui), **ONE_THREAD})
 
 
 def command_test(arguments: argparse.Namespace) -> int:
@@ -183,7 +185,7 @@ def command_test(arguments: argparse.Namespace) -> int:
         "ruff check": call(python, "-m", "ruff", "check", *linted),
         "ruff format": call(python, "-m", "ruff", "format", "--check", *linted),
         "mypy": call(python, "-m", "mypy"),
-        "core tests": call(python, "-m", "pytest", "tests/core", *arguments.options),
+        "core tests": call(python, "-m", "pytest", "tests/core", *arguments.options, env=ONE_THREAD),
     }
     if arguments.host:
         results["host tests"] = host_suite()

@@ -28,7 +28,7 @@ from dreamer_core.rendering import render
 from .dataset import WORK
 from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
-from .world import COLOURS, KIND_NAMES, STARTER_ORBIT, Subject, contact_sheet
+from .world import COLOURS, KIND_NAMES, Subject, contact_sheet
 
 COUNT = 4000
 VIEWS = 24
@@ -176,9 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    # The cameras of the training images; the teacher was never trained with an offset on the noise.
-    base = replace(PRESETS["starter"], cameras=STARTER_ORBIT)
-    base = replace(base, guidance=replace(base.guidance, offset_noise=0.0))
+    base = PRESETS["starter"]
     if options.steps is not None:
         warmup = round(base.guidance.warmup_steps * options.steps / base.steps)
         guidance = replace(base.guidance, warmup_steps=warmup)

@@ -14,22 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamer_core.cameras import Cameras, OrbitConfig, sample_orbit
+from dreamer_core.cameras import Cameras, sample_orbit
+from dreamer_core.optimize.presets import STARTER_ORBIT
 
 from .shapes import KINDS, Part, Rgb
 
 RESOLUTION = 128
-STARTER_ORBIT = OrbitConfig(
-    radius=(3.4, 3.8),
-    fov=(0.58, 0.64),
-    progress_every=0,
-    elevation=(-10.0, 45.0),
-    center_jitter=0.02,
-    target_jitter=0.02,
-    up_jitter=0.01,
-)
-"""The cameras of the training images and of the preset `starter`."""
-
 KIND_NAMES = tuple(KINDS)
 COLOURS: dict[str, Rgb] = {
     "red": (0.86, 0.11, 0.10),

@@ -34,16 +34,15 @@ FAST = replace(
 """A third of the steps, half of the views, 768 pixels."""
 
 STARTER_ORBIT = OrbitConfig(
-    radius=(3.3, 4.0),
-    radius_floor=(3.3, 4.0),
-    fov=(0.60, 0.70),
-    fov_floor=0.60,
+    radius=(3.4, 3.8),
+    fov=(0.58, 0.64),
     progress_every=0,
     elevation=(-10.0, 45.0),
-    center_jitter=0.025,
+    center_jitter=0.02,
     target_jitter=0.02,
     up_jitter=0.01,
 )
+"""The cameras of the starter's training images, and so of its preset."""
 
 STARTER = OptimizeConfig(
     steps=300,
@@ -52,7 +51,7 @@ STARTER = OptimizeConfig(
     schedule_steps=300,
     depth_share=0.0,
     scale_noise=0.0,
-    guidance=GuidanceConfig(warmup_steps=90, flip=0.0),
+    guidance=GuidanceConfig(warmup_steps=90, offset_noise=0.0, flip=0.0),
     cameras=STARTER_ORBIT,
     clip=ClipConfig(threshold=0.05),
     learning_rates=LearningRates(

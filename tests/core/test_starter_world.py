@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dreamer_core.cameras import orbit_cameras
+from dreamer_core.optimize.presets import STARTER_ORBIT
 from starter.dataset import allowed_table, caption, draw_words
 from starter.shapes import CARROT, KINDS
 from starter.world import (
@@ -14,7 +15,6 @@ from starter.world import (
     LAYERS,
     PATTERNS,
     RESOLUTION,
-    STARTER_ORBIT,
     Subject,
     all_subjects,
     heldout_subjects,

@@ -171,7 +171,7 @@ class DreamerXLOptimize(io.ComfyNode):
                     tooltip="Everything that is not set here. official: the released code. paper: its text. fast: a "
                     "third of the steps at 768 pixels. starter: for the built-in checkpoint.",
                 ),
-                override("steps", 1_000_000, 1, "Optimisation steps. 300 for the starter, 800 to 2500 for SDXL."),
+                override("steps", 1_000_000, 1, "Optimisation steps. 80 to 150 for the starter, 800 to 2500 for SDXL."),
                 override("views", 64, 1, "Views per step. 2 to 4; more is slower and smoother."),
                 override("resolution", 2048, 64, "Pixels per side, a multiple of 64. 1024 for SDXL."),
                 io.Int.Input(

@@ -154,7 +154,7 @@ def command_comfyui(arguments: argparse.Namespace) -> int:
     python = comfyui_python(comfyui)
     link_pack(comfyui)
     print(f"ComfyUI: {comfyui}\nPython:  {python}")
-    if arguments.run:
+    if arguments.start:
         return call(python, comfyui / "main.py", *arguments.options)
     print(f"Start it with: {python} {comfyui / 'main.py'} (add --cpu where there is no GPU)")
     return 0
@@ -203,7 +203,7 @@ def main() -> int:
     test.add_argument("--host", action="store_true", help="also run the tests inside a real ComfyUI")
     test.set_defaults(run=command_test)
     comfyui = commands.add_parser("comfyui", help="prepare a ComfyUI for the pack and its tests")
-    comfyui.add_argument("--run", action="store_true", help="start it (further options go to ComfyUI)")
+    comfyui.add_argument("--run", dest="start", action="store_true", help="start it (further options go to ComfyUI)")
     comfyui.set_defaults(run=command_comfyui)
     if sys.argv[1:2] == ["demo"]:  # everything behind it belongs to `generate`
         return command_demo(argparse.Namespace(words=sys.argv[2:]))

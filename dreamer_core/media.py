@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .cameras import Cameras
+from .files import write_atomically
 from .gaussians import Gaussians
 from .rendering import render
 
@@ -47,17 +47,6 @@ def contact_sheet(images: list[Tensor], columns: int = 4) -> Tensor:
     blank = torch.ones_like(images[0])
     padded = images + [blank] * (rows * columns - len(images))
     return torch.cat([torch.cat(padded[r * columns : (r + 1) * columns], dim=1) for r in range(rows)], dim=0)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path` (same suffix), then rename it; nothing stays on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_png(image: Tensor, path: Path) -> None:

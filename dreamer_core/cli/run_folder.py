@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
-from ..media import write_atomically
+from ..files import write_atomically
 from ..optimize import StepReport
 from ..optimize.checkpoint import read_metadata
 

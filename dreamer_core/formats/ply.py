@@ -6,7 +6,6 @@ world; `dreamer_core.frames` lies between them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..files import write_atomically
 from ..frames import flip_frame
 from ..gaussians import Gaussians
 
@@ -35,10 +35,11 @@ def write_ply(gaussians: Gaussians, path: Path) -> None:
         raise ValueError(f"write_ply: expected finite Gaussians, but {bad} holds NaN or inf")
     g = flip_frame(gaussians.detach().to("cpu"))
     data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="ply")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
 
 
 def read_ply(path: Path, field: str = "FILE") -> Gaussians:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
+from ..files import write_atomically
 from .config import LearningRates
 from .state import OptimizationState
 
@@ -16,10 +16,8 @@ def save_state(state: OptimizationState, path: Path, metadata: dict[str, str] | 
     """Write the state atomically; a reader sees the old file or the new one."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(state.tensors(), temporary, metadata={"format": "dreamer-xl-state-1", **(metadata or {})})
-    os.replace(temporary, path)
+    described = {"format": "dreamer-xl-state-1", **(metadata or {})}
+    write_atomically(path, lambda temporary: save_file(state.tensors(), temporary, metadata=described))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -1,7 +1,15 @@
 """Speed of the renderers on a CPU: `python -m benchmarks.rasterizer [--json FILE]`.
 
-Renders one view of N Gaussians on the unit sphere (colour and depth) and back-propagates, with the numba renderer, the
-torch renderer and gsplat's torch reference. The renderers take turns, so that other load on the machine hits all.
+Renders one view of N Gaussians on the unit sphere (colour and depth) and back-propagates, with
+
+* numba: the portable renderer;
+* C++: the same, with its two blending kernels in C++ (cpp/blending.cpp, g++ -O3 -march=native -fopenmp) in the place of
+  numba's; projection, binning and the sum of the gradient slots stay numba's. Of both the time inside the blending
+  kernels is taken as well;
+* torch: the fallback;
+* gsplat reference: gsplat's torch reference, whose CUDA-only parts are replaced by stand-ins.
+
+The renderers take turns, so that other load on the machine hits all.
 """
 
 from __future__ import annotations
@@ -11,9 +19,11 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numba
 import numpy as np
@@ -21,15 +31,20 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from benchmarks.report import machine
+from benchmarks import cpp_blending
+from benchmarks.report import machine, print_table
 from dreamer_core.cameras import Cameras, orbit_cameras
-from dreamer_core.rendering import rasterize
+from dreamer_core.rendering import numba_backend, rasterize
 from dreamer_core.rendering.torch_backend import sort_into_tiles
 
-CASES = ((5_000, 256), (20_000, 256), (20_000, 512), (100_000, 128), (100_000, 512))
-LARGE = ((100_000, 1024), (300_000, 1024))
-SLOW_SECONDS = 20.0
-"""A renderer that took longer than this is not repeated."""
+Clock = Callable[[], float]
+CASES = (*((n, r) for n in (5_000, 20_000, 100_000) for r in (128, 256, 512)), (100_000, 1024))
+TARGET_MEDIAN, TARGET_LEAST, TARGET_CPP = 40.0, 25.0, 1.1
+TOLERANCES = {"C++": (1e-5, 1e-3)}
+LOOSE = (2e-3, 3e-2)
+"""Differences to numba's image and gradients, relative to their norms. C++ works on the same lists. The others compute
+depths with other rounding, so that Gaussians of nearly equal depth change places: at 100,000 Gaussians and 128 pixels
+in 71 pixels of 16,384, which makes 7e-4 and 1.1e-2."""
 
 Scene = dict[str, Tensor]
 Image = tuple[Tensor, Tensor]  # [H, W, 4] colour and depth, [H, W] alpha
@@ -105,7 +120,7 @@ def gsplat_reference(scene: Scene, camera: Cameras) -> Image:
         for x in _fully_fused_projection(scene["means"], covariances, camera.viewmats, camera.Ks, width, height)
     )
     opacities = scene["opacities"]
-    tiles = sort_into_tiles(means2d.detach(), radii, depths.detach(), width, height)
+    tiles = sort_into_tiles(means2d.detach(), radii, depths.detach(), width, height, tile=16)
     arrays = [x.detach().contiguous().numpy() for x in (means2d, conics, opacities)]
     lists = (width, height, tiles.columns, tiles.starts.numpy(), tiles.ids.numpy())
     nothing = np.empty(0, np.int64)
@@ -132,51 +147,149 @@ def gsplat_reference(scene: Scene, camera: Cameras) -> Image:
 
 RENDERERS: dict[str, Callable[[Scene, Cameras], Image]] = {
     "numba": product("numba"),
+    "C++": product("numba"),
     "torch": product("torch"),
     "gsplat reference": gsplat_reference,
 }
 
 
-def measure(n: int, resolution: int, names: list[str], repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Medians in milliseconds after one unmeasured run, and how far the images are from each other."""
+@contextmanager
+def blending_timed(name: str, clock: Clock) -> Iterator[dict[str, float]]:
+    """Milliseconds inside the blending kernels; for "C++" these replace numba's."""
+    spent: dict[str, float] = {}
+    kernels = numba_backend.blending
+    source: Any = cpp_blending if name == "C++" else kernels
+
+    def timed(kernel: Callable[..., None], stage: str) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            start = clock()
+            kernel(*args)
+            spent[stage] = 1e3 * (clock() - start)
+
+        return call
+
+    forward, backward = timed(source.forward, "blend forward"), timed(source.backward, "blend backward")
+    with mock.patch.object(kernels, "forward", forward), mock.patch.object(kernels, "backward", backward):
+        yield spent
+
+
+def run_once(name: str, scene: Scene, camera: Cameras, weights: Image, clock: Clock) -> tuple[dict[str, float], Image]:
+    """Milliseconds of one forward and backward pass, and the image; gradients stay in the scene."""
+    for leaf in scene.values():
+        leaf.grad = None
+    with blending_timed(name, clock) as spent:
+        start = clock()
+        image = RENDERERS[name](scene, camera)
+        forward = clock() - start
+        torch.autograd.backward(image, weights)
+        total = clock() - start
+    return {"forward": 1e3 * forward, "both": 1e3 * total, **spent}, image
+
+
+def differences(name: str, scene: Scene, image: Image, expected: tuple[Tensor, dict[str, Tensor]]) -> dict[str, float]:
+    """Differences of the image and of the worst gradient, relative to their norms. Raises where they are too large."""
+    found = {"image": float((image[0].detach() - expected[0]).norm() / expected[0].norm()), "gradient": 0.0}
+    for key, gradient in expected[1].items():
+        leaf = scene[key].grad
+        assert leaf is not None
+        found["gradient"] = max(found["gradient"], float((leaf - gradient).norm() / gradient.norm()))
+    if any(value > limit for value, limit in zip(found.values(), TOLERANCES.get(name, LOOSE))):
+        raise RuntimeError(f"{name} and numba disagree: {found}")
+    return found
+
+
+def measure(n: int, resolution: int, names: list[str], repeats: int, clock: Clock, budget: float) -> dict[str, Any]:
+    """Medians in milliseconds after one unmeasured run, and how far images and gradients are from numba's.
+
+    A renderer is repeated as often as its share of `budget` seconds allows, at least once.
+    """
     scene = make_scene(n)
     camera = orbit_cameras([23.0], 17.0, 3.5, 0.55, resolution)
     g = torch.Generator().manual_seed(1)
     weights = torch.randn(resolution, resolution, 4, generator=g), torch.randn(resolution, resolution, generator=g)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    images: dict[str, Tensor] = {}
-    skipped: set[str] = set()
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    left = dict.fromkeys(names, repeats)
+    expected: tuple[Tensor, dict[str, Tensor]] | None = None
+    row: dict[str, Any] = {"gaussians": n, "resolution": resolution, "milliseconds": {}, "runs": {}, "difference": {}}
     for turn in range(repeats + 1):
         for name in names:
-            if name in skipped:
+            if not left[name]:
                 continue
-            for leaf in scene.values():
-                leaf.grad = None
-            start = clock()
-            image = RENDERERS[name](scene, camera)
-            forward = clock() - start
-            torch.autograd.backward(image, weights)
-            total = clock() - start
-            images[name] = image[0].detach()
-            if turn > 0 or total > SLOW_SECONDS:
-                times[name].append((1e3 * forward, 1e3 * total))
-            if total > SLOW_SECONDS:
-                skipped.add(name)
-    row: dict[str, Any] = {"gaussians": n, "resolution": resolution, "milliseconds": {}}
+            took, image = run_once(name, scene, camera, weights, clock)
+            if turn:
+                times[name].append(took)
+                left[name] -= 1
+                continue
+            left[name] = max(1, min(repeats, int(budget / (1e-3 * took["both"]))))
+            if name == "numba":
+                gradients = {key: leaf.grad for key, leaf in scene.items() if leaf.grad is not None}
+                expected = image[0].detach(), gradients
+            elif expected is not None:
+                row["difference"][name] = differences(name, scene, image, expected)
     for name, values in times.items():
-        forward, total = (statistics.median(x) for x in zip(*values))
-        row["milliseconds"][name] = {"forward": round(forward, 1), "forward and backward": round(total, 1)}
-    if "numba" in images:
-        row["largest difference to numba"] = {
-            name: float((image - images["numba"]).abs().max()) for name, image in images.items() if name != "numba"
-        }
+        row["milliseconds"][name] = {key: round(statistics.median(v[key] for v in values), 2) for key in values[0]}
+        row["runs"][name] = len(values)
     return row
+
+
+def ratios(row: dict[str, Any]) -> dict[str, float]:
+    """What is compared with the targets: the reference's time over ours, and our blending time over C++'s."""
+    ms = row["milliseconds"]
+    found: dict[str, float] = {}
+    for other in ("torch", "gsplat reference"):
+        if "numba" in ms and other in ms:
+            for key in ("forward", "both"):
+                found[f"{other} / numba, {key}"] = ms[other][key] / ms["numba"][key]
+    if "torch" in ms and "gsplat reference" in ms:
+        found["gsplat reference / torch, both"] = ms["gsplat reference"]["both"] / ms["torch"]["both"]
+    if "numba" in ms and "C++" in ms:
+        blend = {name: (ms[name]["blend forward"], ms[name]["blend backward"]) for name in ("numba", "C++")}
+        found["numba / C++, blend forward"] = blend["numba"][0] / blend["C++"][0]
+        found["numba / C++, blend both"] = sum(blend["numba"]) / sum(blend["C++"])
+    return {key: round(value, 2) for key, value in found.items()}
+
+
+def print_summary(rows: list[dict[str, Any]]) -> None:
+    """Median, least and largest of every ratio, and the targets."""
+    collected: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row["ratios"].items():
+            collected.setdefault(key, []).append(value)
+    if not collected:
+        return
+    table = [
+        {"ratio": key, "median": statistics.median(v), "least": min(v), "largest": max(v), "cases": len(v)}
+        for key, v in collected.items()
+    ]
+    print()
+    print_table(table)
+    print(
+        f"Targets: gsplat reference / numba at least {TARGET_MEDIAN:g} in the median and never below "
+        f"{TARGET_LEAST:g}; numba / C++ at most {TARGET_CPP:g}."
+    )
+
+
+def choose_renderers(text: str) -> list[str]:
+    """The renderers asked for, without those that cannot work here, which is said."""
+    names = text.split(",")
+    unknown = [name for name in names if name not in RENDERERS]
+    if unknown:
+        raise SystemExit(f"--renderers: expected some of {', '.join(RENDERERS)}, got {', '.join(unknown)}")
+    if "C++" in names:
+        try:
+            cpp_blending.library()
+        except RuntimeError as error:
+            print(f"C++ is left out: {error}.")
+            names.remove("C++")
+    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9, help="timed runs of each (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=8.0, help="seconds per renderer and case: fewer runs above it")
+    parser.add_argument("--cap", type=float, default=12.0, help="seconds; a run expected to take longer is skipped")
     parser.add_argument("--renderers", default=",".join(RENDERERS), help="comma separated, out of: %(default)s")
     parser.add_argument("--cases", help="comma separated GAUSSIANSxRESOLUTION, e.g. 20000x512")
     parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, for busy machines")
@@ -185,25 +298,56 @@ def main() -> None:
     if args.cpu_time:
         numba.set_num_threads(1)
         torch.set_num_threads(1)
-    names = args.renderers.split(",")
-    runs = [(case, names) for case in CASES] + [(case, [n for n in names if n == "numba"]) for case in LARGE]
+    names = choose_renderers(args.renderers)
+    cases = CASES
     if args.cases:
-        runs = [((int(n), int(r)), names) for n, r in (case.split("x") for case in args.cases.split(","))]
-    print(f"{'Gaussians':>10} {'size':>5}  " + "  ".join(f"{name:>20}" for name in names) + "   ms, forward / both")
-    rows = []
-    for (n, resolution), chosen in runs:
-        if not chosen:
-            continue
-        row = measure(n, resolution, chosen, args.repeats, clock)
+        cases = tuple((int(n), int(r)) for n, r in (case.split("x") for case in args.cases.split(",")))
+    print(f"{'Gaussians':>10} {'size':>5}  " + "  ".join(f"{name:>18}" for name in names) + "   ms, forward / both")
+    rows: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    for n, resolution in cases:
+        chosen = []
+        for name in names:
+            expected = expected_seconds(rows, name, n, resolution)
+            if expected > args.cap:
+                skipped.append(
+                    f"{name} at {n} x {resolution}: about {expected:.0f} s expected, the cap is {args.cap:g}"
+                )
+            else:
+                chosen.append(name)
+        row = measure(n, resolution, chosen, args.repeats, clock, args.budget)
+        row["ratios"] = ratios(row)
         rows.append(row)
         cells = []
         for name in names:
             cell = row["milliseconds"].get(name)
-            text = f"{cell['forward']:.1f} / {cell['forward and backward']:.1f}" if cell else "-"
-            cells.append(f"{text:>20}")
+            text = f"{cell['forward']:.1f} / {cell['both']:.1f}" if cell else "skipped"
+            cells.append(f"{text:>18}")
         print(f"{n:>10} {resolution:>5}  " + "  ".join(cells), flush=True)
+    print_summary(rows)
+    for line in skipped:
+        print(f"Skipped: {line}.")
+    threads = 1 if args.cpu_time else numba.get_num_threads()
+    print(", ".join(f"{name} {value}" for name, value in {**machine(), "threads": threads}.items()))
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        record = {
+            "machine": machine(), "threads": threads, "clock": "processor time" if args.cpu_time else "wall clock",
+            "rows": rows, "skipped": skipped,
+        }  # fmt: skip
+        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def expected_seconds(rows: list[dict[str, Any]], name: str, n: int, resolution: int) -> float:
+    """What a run will take, from the largest case measured with at most as many Gaussians: it grows with the pixels."""
+    known = [
+        (row["resolution"] ** 2, row["milliseconds"][name]["both"])
+        for row in rows
+        if name in row["milliseconds"] and row["gaussians"] <= n and row["resolution"] < resolution
+    ]
+    if not known:
+        return 0.0
+    pixels, milliseconds = max(known)
+    return 1e-3 * milliseconds * resolution**2 / pixels
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,22 @@ def machine() -> dict[str, str]:
         names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
     found = {"cpu": f"{cpu}, {os.cpu_count()} cores", "torch": torch.__version__, "python": platform.python_version()}
+    for package in ("numba", "gsplat"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def single_threaded_processor_time() -> None:
+    """From now on one thread computes, and `time.perf_counter` is its processor time: for busy machines without GPU."""
+    if importlib.util.find_spec("numba") is not None:
+        import numba
+
+        numba.set_num_threads(1)
+    torch.set_num_threads(1)  # last: numba, when it starts, gives the OpenMP runtime that both share all threads
+    time.perf_counter = time.thread_time
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:

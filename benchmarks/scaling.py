@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import finish
+from benchmarks.report import finish, single_threaded_processor_time
 from dreamer_core.cameras import turntable
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState
@@ -57,8 +57,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--renderer", default="auto")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, for busy machines")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.cpu_time:
+        single_threaded_processor_time()
     device = torch.device(args.device)
     backend = resolve_backend(args.renderer, device)
     cases = [(n, 512, 1) for n in (5_000, 20_000, 100_000, 300_000)]

@@ -16,8 +16,12 @@ from .memory import saved_bytes_per_pixel
 from .moves import nearest_timestep
 from .noise_schedule import NoiseSchedule, eps_from_output, network_input
 from .predictor import Conditioning
+from .prompt_tokens import Token, prompt_chunks
 
 log = logging.getLogger(__name__)
+
+CHUNKS_AT_ONCE = 16
+"""Chunks of 77 tokens per call of a text encoder."""
 
 
 @dataclass
@@ -27,22 +31,43 @@ class TextTower:
     tokenizer: Any
     model: Any
 
-    def warn_of_truncation(self, prompts: Sequence[str]) -> None:
-        """Log which part of each prompt exceeds the encoder's 75 tokens."""
-        length = int(self.model.config.max_position_embeddings)
-        for prompt in dict.fromkeys(prompts):
-            ids = self.tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
-            if len(ids) > length:
-                lost = self.tokenizer.decode(ids[length - 1 : -1])
-                log.warning("The prompt is longer than %d tokens; this part is ignored: %r", length - 2, lost)
+    def chunks(self, prompt: str) -> list[list[Token]]:
+        """The prompt in chunks of 77 weighted tokens."""
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids [B, 77]; a prompt that does not fit is cut."""
-        length = int(self.model.config.max_position_embeddings)
-        padded = self.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        def ids(words: str) -> list[int]:
+            return list(self.tokenizer(words, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+        special = self.tokenizer
+        return prompt_chunks(
+            prompt,
+            ids,
+            start=special.bos_token_id,
+            end=special.eos_token_id,
+            pad=special.pad_token_id,
+            length=int(self.model.config.max_position_embeddings),
         )
-        return padded["input_ids"]
+
+    def encode(self, prompts: Sequence[str], device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Penultimate states [77 k, D] of every prompt of k chunks, and the model's first output for the first chunks.
+
+        A weight moves a token's state away from that of the empty prompt at its place, or towards it.
+        """
+        chunks = [self.chunks(prompt) for prompt in prompts]
+        (empty,) = self.chunks("")
+        rows = [chunk for of_prompt in chunks for chunk in of_prompt] + [empty]
+        states, first = [], []
+        for i in range(0, len(rows), CHUNKS_AT_ONCE):
+            ids = torch.tensor([[token.id for token in row] for row in rows[i : i + CHUNKS_AT_ONCE]], device=device)
+            output = self.model(ids, output_hidden_states=True)
+            states.append(output.hidden_states[-2].float())
+            first.append(output[0].float())
+        state, outputs = torch.cat(states), torch.cat(first)
+        weights = state.new_tensor([[token.weight for token in row] for row in rows])[..., None]
+        moved = state[-1] + weights * (state - state[-1])
+        state = torch.where(weights == 1.0, state, moved)
+        counts = [len(of_prompt) for of_prompt in chunks]
+        starts = torch.tensor([0, *counts[:-1]]).cumsum(0)
+        return [part.flatten(0, 1) for part in state[:-1].split(counts)], outputs[starts.to(outputs.device)]
 
 
 @contextmanager
@@ -198,22 +223,22 @@ class DiffusersSDXL:
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
         """Conditioning of each prompt, float32: both encoders' penultimate states, and the second's projection.
 
-        The empty prompt is encoded like any other, not replaced by zeros.
+        The empty prompt is encoded like any other, not replaced by zeros. Weights such as (red:1.2) and prompts of
+        more than 75 tokens work as in ComfyUI; prompts of different lengths come back with equal numbers of chunks.
         """
         if not self._towers:
             raise RuntimeError("the text encoders have been released")
         if isinstance(prompts, str):
             raise TypeError("encode_text takes a sequence of prompts, but got one string")
-        self._towers[0].warn_of_truncation(prompts)
         with normal_tensors(grad=False):
-            states: list[Tensor] = []
-            pooled = torch.empty(0)
-            for tower in self._towers:
-                ids = tower.tokenize(prompts).to(self.device)
-                output = tower.model(ids, output_hidden_states=True)
-                states.append(output.hidden_states[-2].float())
-                pooled = output[0].float()
-            return Conditioning(torch.cat(states, dim=-1), pooled)
+            encoded = [tower.encode(prompts, self.device) for tower in self._towers]
+            pooled = encoded[-1][1]
+            parts: list[Conditioning] = []
+            for i in range(len(prompts)):
+                length = min(states[i].shape[0] for states, _ in encoded)  # equal, where the vocabularies are
+                tokens = torch.cat([states[i][:length] for states, _ in encoded], dim=-1)
+                parts.append(Conditioning(tokens[None], pooled[i : i + 1]))
+            return Conditioning.cat(parts)
 
     def release_text_encoders(self) -> None:
         """Free the text encoders' memory; `encode_text` cannot be called after this."""

@@ -16,8 +16,9 @@ ENCODER_BYTES_PER_PIXEL = 12_200
 """What SDXL's VAE encoder keeps for its backward pass in float32, per pixel; tests/core/test_memory.py counts it."""
 CHECKPOINTED_BYTES_PER_PIXEL = 5_900
 """The same with every residual block checkpointed, the largest block's recomputation included."""
-UNET_BYTES_PER_LATENT = 40_000
-"""Working memory of SDXL's UNet in half precision, per latent pixel of one sample; an estimate."""
+UNET_BYTES_PER_LATENT = 20_000
+"""Working memory of SDXL's UNet in half precision, per latent pixel of one sample: twice what its activations take
+(`python -m benchmarks.memory` counts 10,080), for the workspaces and the rounding of a GPU's libraries."""
 HEADROOM = 0.8
 """Share of the free memory that a plan may count on."""
 

@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from .numba_prefetch import prefetch
+
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 TILE = 16
 COLUMNS = 8
@@ -34,6 +36,8 @@ transmittance, rest of the image behind, last, x, y and 3 + 1 gradients need one
 SCRATCH = (PLANES + 1) * PIXELS
 SLOT = 15
 """Where in a record, taken as int32, its gradient slot stands; see numba_binning."""
+AHEAD = 8
+"""Entries by which records are fetched in advance: a tile's records lie scattered over more than the cache holds."""
 GRADIENTS = 9
 """Gradients in a slot: x, y, conic xx, xy, yy, opacity, red, green, blue; then depth if asked, then |x|, |y| if
 asked."""
@@ -109,6 +113,7 @@ def _blend(records: Any, ids: Any, start: Any, end: Any, left: Any, top: Any, bu
     with_depth = depths.ndim == 3
     for k in range(start, end):
         g = ids[k]
+        prefetch(records, ids[min(k + AHEAD, end - 1)])
         mx, my = records[g, 0] - left, records[g, 1] - top
         ha, cb, hc = records[g, 2], records[g, 3], records[g, 4]
         o, limit = records[g, 5], records[g, 6]
@@ -246,6 +251,8 @@ def _unblend(
     with_absolute = absolute.ndim == 2
     for k in range(count - 1, -1, -1):
         g = ids[start + k]
+        prefetch(records, ids[start + max(k - 2 * AHEAD, 0)])
+        prefetch(gradients, _slot(records, tags, ids[start + max(k - AHEAD, 0)], column, row))
         mx, my = records[g, 0] - left, records[g, 1] - top
         ha, cb, hc = records[g, 2], records[g, 3], records[g, 4]
         ca, cc = ha + ha, hc + hc

@@ -47,10 +47,25 @@ def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     return Path(tempfile.gettempdir()) / "dreamer-xl" / leaf
 
 
+def start_threads() -> None:
+    """Start numba's threads and leave torch's number of threads as it is.
+
+    numba's OpenMP layer sets the number of threads of the OpenMP runtime when it starts, and torch shares that
+    runtime: all that torch did afterwards would run on as many threads as numba has.
+    """
+    import numba
+    import torch
+
+    threads = torch.get_num_threads()
+    numba.get_num_threads()
+    torch.set_num_threads(threads)
+
+
 def import_kernels() -> None:
     """Import the kernel modules with numba's cache in their own folder. Raises what numba raises."""
     import numba
 
+    start_threads()
     before = numba.config.CACHE_DIR
     # numba reads the folder when a kernel is decorated, so other packs' kernels keep theirs.
     numba.config.CACHE_DIR = str(cache_folder())

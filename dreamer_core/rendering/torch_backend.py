@@ -1,18 +1,19 @@
-"""The reference renderer in plain torch: any device, float32 or float64, gradients by autograd.
+"""The renderer in plain torch: any device, float32 or float64.
 
 The semantics are gsplat 1.5.3's (Apache-2.0); the equations are those of 3D Gaussian Splatting (Kerbl et al.
-2023) and EWA splatting (Zwicker et al. 2002). It is clear rather than fast: per-pixel work runs in bounded pieces
-that the backward pass recomputes.
+2023) and EWA splatting (Zwicker et al. 2002). Projection is differentiated by autograd. Blending has its derivative
+written out, for speed: it runs in pieces that stay in a processor's cache and that the backward pass recomputes, and
+masks are made only where a piece needs them.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from .output import RenderOutput
 
@@ -23,7 +24,7 @@ TRANSMITTANCE_MIN = 1e-4
 """A pixel is finished before the Gaussian that would bring it to this or below."""
 RADIUS_MAX = 3.33
 """Standard deviations; an opaque Gaussian falls to ALPHA_MIN at 3.329."""
-TILE = 16
+TILE = 8
 PIXELS = TILE * TILE
 DEPTH_CHUNK = 128
 """Gaussians blended into a tile at a time."""
@@ -105,66 +106,187 @@ class Tiles(NamedTuple):
 
 
 @torch.no_grad()
-def sort_into_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height: int) -> Tiles:
+def sort_into_tiles(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, height: int, tile: int = TILE) -> Tiles:
     """Tile lists of one view from means2d [N, 2], radii [N, 2] and depths [N]."""
-    columns, rows = -(-width // TILE), -(-height // TILE)
+    columns, rows = -(-width // tile), -(-height // tile)
     limit = torch.tensor([columns, rows], device=means2d.device)
     visible = torch.nonzero((radii > 0).all(-1))[:, 0]
     visible = visible[torch.argsort(depths[visible], stable=True)]
     means2d, radii = means2d[visible], radii[visible]
-    first = torch.minimum(((means2d - radii) / TILE).floor().long().clamp_min(0), limit)
-    last = torch.minimum(((means2d + radii) / TILE).ceil().long().clamp_min(0), limit)
+    first = torch.minimum(((means2d - radii) / tile).floor().long().clamp_min(0), limit)
+    last = torch.minimum(((means2d + radii) / tile).ceil().long().clamp_min(0), limit)
     extent = (last - first).clamp_min(0)
     count = extent[:, 0] * extent[:, 1]
     which = torch.repeat_interleave(torch.arange(len(visible), device=means2d.device), count)
     local = torch.arange(len(which), device=means2d.device) - (count.cumsum(0) - count)[which]
     across = extent[which, 0]
-    tile = (first[which, 1] + local // across) * columns + first[which, 0] + local % across
-    tile, permutation = torch.sort(tile, stable=True)
+    place = (first[which, 1] + local // across) * columns + first[which, 0] + local % across
+    place, permutation = torch.sort(place, stable=True)
     starts = torch.zeros(columns * rows + 1, dtype=torch.long, device=means2d.device)
-    starts[1:] = torch.bincount(tile, minlength=columns * rows).cumsum(0)
+    starts[1:] = torch.bincount(place, minlength=columns * rows).cumsum(0)
     return Tiles(starts, visible[which[permutation]], columns)
 
 
-class Blended(NamedTuple):
-    """State of the pixels of some tiles after a chunk of their Gaussians."""
+class _Chunk(NamedTuple):
+    """Gaussians number `start` and following of some tiles' lists."""
 
-    features: Tensor  # [tiles, PIXELS, D]
-    transmittance: Tensor  # [tiles, PIXELS]
-    alive: Tensor  # [tiles, PIXELS] bool
+    some: Tensor  # [T] tiles
+    corner: Tensor  # [T, 2] pixels
+    ids: Tensor  # [T, K]
+    present: Tensor  # [T, K] bool; False pads
 
 
-def blend_chunk(
-    means2d: Tensor,  # [N, 2]
-    conics: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N]
-    features: Tensor,  # [N, D]
-    ids: Tensor,  # [tiles, K]
-    present: Tensor,  # [tiles, K] bool; False pads
-    pixels: Tensor,  # [tiles, PIXELS, 2] pixel centres
-    state: Blended,
-    absgrad: Tensor | None,  # [N, 2] accumulates |d loss / d means2d| per pixel
-) -> Blended:
-    """Front-to-back alpha blending of K Gaussians into each tile."""
-    delta = means2d[ids][:, None] - pixels[:, :, None]  # [tiles, PIXELS, K, 2]
-    if absgrad is not None and delta.requires_grad:
+class _Alphas(NamedTuple):
+    """What the Gaussians of a chunk cover of the pixels, and what its derivative needs."""
 
-        def accumulate(gradient: Tensor) -> None:
-            absgrad.index_add_(0, ids.flatten(), gradient.abs().sum(1).flatten(0, 1))
+    alpha: Tensor  # [T, PIXELS, K], 0 where not drawn
+    clamped: Tensor | None  # [T, PIXELS, K] bool, where ALPHA_MAX cut it off; None: nowhere
+    dx: Tensor  # [T, TILE, K] Gaussian - pixel column
+    dy: Tensor  # [T, TILE, K] Gaussian - pixel row
 
-        delta.register_hook(accumulate)
-    dx, dy = delta.unbind(-1)
-    a, b, c = conics[ids][:, None].unbind(-1)
-    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-    alpha = (opacities[ids][:, None] * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
-    alpha = torch.where(present[:, None] & (sigma >= 0) & (alpha >= ALPHA_MIN), alpha, 0.0)
-    before = state.transmittance[..., None]
-    with torch.no_grad():
-        kept = state.alive[..., None] & (before * torch.cumprod(1 - alpha, dim=-1) > TRANSMITTANCE_MIN)
-    alpha = torch.where(kept, alpha, 0.0)
-    after = before * torch.cumprod(1 - alpha, dim=-1)
-    weights = alpha * torch.cat([before, after[..., :-1]], dim=-1)
-    return Blended(state.features + weights @ features[ids], after[..., -1], kept[..., -1])
+
+def _chunks(tiles: Tiles, some: Tensor, longest: int) -> Iterator[_Chunk]:
+    """The lists of some tiles in pieces of DEPTH_CHUNK, nearest first."""
+    corner = torch.stack([some % tiles.columns, some // tiles.columns], dim=-1) * TILE
+    first, count = tiles.starts[some, None], (tiles.starts[some + 1] - tiles.starts[some])[:, None]
+    for start in range(0, longest, DEPTH_CHUNK):
+        index = torch.arange(start, min(start + DEPTH_CHUNK, longest), device=some.device)
+        position = (first + index).clamp_max(len(tiles.ids) - 1)
+        yield _Chunk(some, corner, tiles.ids[position], index < count)
+
+
+def _alphas(means2d: Tensor, conics: Tensor, opacities: Tensor, chunk: _Chunk) -> _Alphas:
+    """`min(o exp(-sigma), ALPHA_MAX)`, with sigma summed up from a part per column, one per row and the mixed one."""
+    lane = torch.arange(TILE, device=means2d.device) + 0.5
+    pixels = (chunk.corner[:, :, None] + lane).to(means2d.dtype)[..., None]  # [T, 2, TILE, 1]
+    mean, conic = means2d[chunk.ids], conics[chunk.ids]
+    dx, dy = mean[:, None, :, 0] - pixels[:, 0], mean[:, None, :, 1] - pixels[:, 1]
+    a, b, c = (x[:, None] for x in conic.unbind(-1))
+    s = (-0.5 * a * dx * dx)[:, None] + (-0.5 * c * dy * dy)[:, :, None]  # [T, rows, columns, K], -sigma
+    s.addcmul_((-b * dx)[:, None], dy[:, :, None])
+    outside = s > 0 if s.numel() and bool(s.max() > 0) else None
+    alpha = s.exp_().mul_((opacities[chunk.ids] * chunk.present)[:, None, None])
+    if outside is not None:
+        alpha.masked_fill_(outside, 0.0)
+    clamped = alpha > ALPHA_MAX if alpha.numel() and bool(alpha.max() > ALPHA_MAX) else None
+    below = torch.nextafter(alpha.new_tensor(ALPHA_MIN), alpha.new_zeros(())).item()
+    torch.threshold_(alpha, below, 0.0).clamp_max_(ALPHA_MAX)
+    return _Alphas(alpha.flatten(1, 2), None if clamped is None else clamped.flatten(1, 2), dx, dy)
+
+
+def _weights(alpha: Tensor, reach: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Transmittances before and after each Gaussian, blending weights, and which are drawn (None: all).
+
+    `reach` [T, PIXELS] is the transmittance so far if nothing ended a pixel; below TRANSMITTANCE_MIN one is finished.
+    """
+    after = torch.cumprod(1 - alpha, dim=-1).mul_(reach[..., None])
+    before = torch.cat([reach[..., None], after[..., :-1]], dim=-1)
+    weights = alpha * before
+    drawn = after > TRANSMITTANCE_MIN if bool(after[..., -1].min() <= TRANSMITTANCE_MIN) else None
+    if drawn is not None:
+        weights *= drawn
+    return before, after, weights, drawn
+
+
+class _Blend(torch.autograd.Function):
+    """Front-to-back alpha blending of tile lists, chunk by chunk; the backward pass recomputes each chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means2d: Tensor,  # [N, 2]
+        conics: Tensor,  # [N, 3]
+        opacities: Tensor,  # [N]
+        features: Tensor,  # [N, D]
+        tiles: Tiles,
+        absgrad: Tensor | None,  # [N, 2] accumulates |d loss / d means2d| per pixel
+    ) -> tuple[Tensor, Tensor]:  # [tiles, PIXELS, D], [tiles, PIXELS]
+        counts = tiles.starts[1:] - tiles.starts[:-1]
+        blended = features.new_zeros(len(counts), PIXELS, features.shape[1])
+        transmittances = features.new_ones(len(counts), PIXELS)
+        order = torch.argsort(counts, descending=True, stable=True)[: int((counts > 0).sum())]
+        # What the pixels let through before each chunk: all that the backward pass needs of this one.
+        batches: list[tuple[Tensor, int, list[Tensor]]] = []
+        for some in order.split(max(1, CHUNK_ELEMENTS // (PIXELS * DEPTH_CHUNK))) if len(order) else ():
+            longest, reaches = int(counts[some[0]]), []
+            sums, left = blended[some], transmittances[some]
+            reach = left
+            for chunk in _chunks(tiles, some, longest):
+                if bool(reach.max() <= TRANSMITTANCE_MIN):
+                    break
+                reaches.append(reach)
+                alpha = _alphas(means2d, conics, opacities, chunk).alpha
+                _, after, weights, drawn = _weights(alpha, reach)
+                sums += weights @ features[chunk.ids]
+                reach = after[..., -1].clone()
+                left = reach
+                if drawn is not None:
+                    left = torch.where(drawn, after, 2.0).amin(-1).minimum(transmittances[some])
+                transmittances[some] = left
+            blended[some] = sums
+            batches.append((some, longest, reaches))
+        ctx.save_for_backward(means2d, conics, opacities, features, transmittances)
+        ctx.tiles, ctx.batches, ctx.absgrad = tiles, batches, absgrad
+        return blended, transmittances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_blended: Tensor, v_transmittances: Tensor) -> tuple[Tensor | None, ...]:
+        means2d, conics, opacities, features, transmittances = ctx.saved_tensors
+        gradients = means2d.new_zeros(len(means2d), 6 + features.shape[1])
+        for some, longest, reaches in ctx.batches:
+            v = v_blended[some]
+            # What a Gaussian's alpha takes away from everything behind it, times (1 - alpha).
+            behind = transmittances[some] * v_transmittances[some]
+            for chunk, reach in reversed(list(zip(_chunks(ctx.tiles, some, longest), reaches))):
+                covered = _alphas(means2d, conics, opacities, chunk)
+                found = _chunk_gradients(covered, conics, opacities, features, chunk, reach, v, behind, ctx.absgrad)
+                gradients.index_add_(0, chunk.ids.flatten(), found.flatten(0, 1))
+        return (
+            *gradients.split([2, 3, 1, features.shape[1]], dim=1)[:2],
+            gradients[:, 5],
+            gradients[:, 6:],
+            None,
+            None,
+        )
+
+
+def _chunk_gradients(
+    covered: _Alphas,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    chunk: _Chunk,
+    reach: Tensor,  # [T, PIXELS] before the chunk
+    v: Tensor,  # [T, PIXELS, D]
+    behind: Tensor,  # [T, PIXELS] of what lies behind the chunk on entry, of the chunk as well on return
+    absgrad: Tensor | None,
+) -> Tensor:  # [T, K, 6 + D]
+    """Gradients of mean (2), conic (3), opacity and features of a chunk's Gaussians in their tiles."""
+    alpha, dx, dy = covered.alpha, covered.dx, covered.dy
+    before, _, weights, drawn = _weights(alpha, reach)
+    along = v @ features[chunk.ids].transpose(1, 2)
+    passed = (weights * along).cumsum(-1)
+    behind += passed[..., -1]
+    # q = alpha * d loss / d alpha = -d loss / d sigma
+    q = before.mul_(along).sub_(passed.neg_().add_(behind[..., None]).div_(1 - alpha)).mul_(alpha)
+    if drawn is not None:
+        q *= drawn
+    if covered.clamped is not None:
+        q.masked_fill_(covered.clamped, 0.0)
+    q = q.unflatten(1, (TILE, TILE))
+    of_columns, of_rows, mixed = q.sum(1), q.sum(2), (q * dx[:, None]).sum(2)
+    x, xx = (of_columns * dx).sum(1), (of_columns * dx * dx).sum(1)
+    y, yy = (of_rows * dy).sum(1), (of_rows * dy * dy).sum(1)
+    a, b, c = conics[chunk.ids].unbind(-1)
+    if absgrad is not None:
+        a1, b1, c1 = a[:, None], b[:, None], c[:, None]
+        horizontal = ((a1 * dx)[:, None] + (b1 * dy)[:, :, None]).mul_(q).abs_().sum((1, 2))
+        vertical = ((b1 * dx)[:, None] + (c1 * dy)[:, :, None]).mul_(q).abs_().sum((1, 2))
+        absgrad.index_add_(0, chunk.ids.flatten(), torch.stack([horizontal, vertical], dim=-1).flatten(0, 1))
+    opacity = of_columns.sum(1) / opacities[chunk.ids].clamp_min(ALPHA_MIN)
+    geometry = [-(a * x + b * y), -(b * x + c * y), -0.5 * xx, -(mixed * dy).sum(1), -0.5 * yy, opacity]
+    return torch.cat([torch.stack(geometry, dim=-1), weights.transpose(1, 2) @ v], dim=-1)
 
 
 def blend_view(
@@ -178,49 +300,14 @@ def blend_view(
     absgrad: Tensor | None,  # [N, 2]
 ) -> tuple[Tensor, Tensor]:  # [H, W, D], [H, W]
     """Features of one view over nothing, and its transmittance."""
-    device, channels = means2d.device, features.shape[1]
     rows = -(-height // TILE)
-    counts = tiles.starts[1:] - tiles.starts[:-1]
-    lane = torch.arange(PIXELS, device=device)
-    offsets = torch.stack([lane % TILE, lane // TILE], dim=-1) + 0.5
-    order = torch.argsort(counts, descending=True, stable=True)
-    order = order[: int((counts > 0).sum())]
-    outputs, transmittances = [], []
-    # Bound, not passed: it changes during the backward pass, which checkpointing forbids its arguments.
-    blend = partial(blend_chunk, absgrad=absgrad)
-    batch = max(1, CHUNK_ELEMENTS // (PIXELS * DEPTH_CHUNK))
-    for some in order.split(batch) if len(order) else ():
-        corner = torch.stack([some % tiles.columns, some // tiles.columns], dim=-1) * TILE
-        pixels = (corner[:, None] + offsets).to(means2d.dtype)
-        state = Blended(
-            features.new_zeros(len(some), PIXELS, channels),
-            features.new_ones(len(some), PIXELS),
-            torch.ones(len(some), PIXELS, dtype=torch.bool, device=device),
-        )
-        longest = int(counts[some[0]])
-        for start in range(0, longest, DEPTH_CHUNK):
-            if not bool(state.alive.any()):
-                break
-            depth_index = torch.arange(start, min(start + DEPTH_CHUNK, longest), device=device)
-            present = depth_index < counts[some, None]
-            position = (tiles.starts[some, None] + depth_index).clamp_max(len(tiles.ids) - 1)
-            args = (means2d, conics, opacities, features, tiles.ids[position], present, pixels, state)
-            state = checkpoint(blend, *args, use_reentrant=False, preserve_rng_state=False)
-        outputs.append(state.features)
-        transmittances.append(state.transmittance)
-    # Sums of nothing: gradients exist, as zeros, also where nothing is drawn.
-    anchor = means2d[:0].sum() + conics[:0].sum() + opacities[:0].sum() + features[:0].sum()
-    blank = features.new_zeros(len(counts), PIXELS, channels) + anchor
-    clear = features.new_ones(len(counts), PIXELS)
-    if outputs:
-        blank = blank.index_copy(0, order, torch.cat(outputs))
-        clear = clear.index_copy(0, order, torch.cat(transmittances))
+    blended, transmittances = _Blend.apply(means2d, conics, opacities, features, tiles, absgrad)
 
     def assemble(values: Tensor) -> Tensor:  # [tiles, PIXELS, D] -> [H, W, D]
         grid = values.reshape(rows, tiles.columns, TILE, TILE, -1).transpose(1, 2)
         return grid.reshape(rows * TILE, tiles.columns * TILE, -1)[:height, :width]
 
-    return assemble(blank), assemble(clear)[..., 0]
+    return assemble(blended), assemble(transmittances)[..., 0]
 
 
 def rasterize(

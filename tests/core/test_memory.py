@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.live_bytes import LiveBytes, peak_bytes
 from dreamer_core.diffusion.memory import saved_bytes_per_pixel
 from dreamer_core.diffusion.sdxl_predictor import checkpoint_blocks
 from dreamer_core.errors import InputError
@@ -100,3 +101,52 @@ def test_unknown_mode():
 
 def test_free_memory_is_plausible():
     assert 2**28 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_live_bytes_counts_what_lives():
+    x = torch.zeros(16, 4)
+    with LiveBytes() as counter, torch.no_grad():
+        y = x + 1  # 256 bytes
+        z = y.view(64)[:8]  # the same memory
+        y.add_(1)
+        assert (counter.live, counter.peak) == (256, 256)
+        del y
+        assert counter.live == 256  # z holds it
+        w = torch.cat([x, x])  # 512
+        del z
+        assert (counter.live, counter.peak) == (512, 768)
+        del w
+    assert (counter.live, counter.peak) == (0, 768)
+
+
+def test_peak_of_a_small_network():
+    """Without gradient two neighbouring activations live at once; for the backward pass both must stay."""
+
+    def make(grad):
+        def build():
+            layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+            x = torch.zeros(16, 4, requires_grad=grad)
+
+            def work():
+                with torch.set_grad_enabled(grad):
+                    return layers.requires_grad_(False)(x)
+
+            return work
+
+        return build
+
+    assert peak_bytes(make(False)) == 2 * 16 * 8 * 4
+    # tanh keeps its result; the linear layers keep nothing, as their weights need no gradient.
+    assert peak_bytes(make(True)) == 2 * 16 * 8 * 4
+
+
+def test_counting_without_data_agrees_with_what_autograd_keeps():
+    """The encoder's peak, forward and back, is what it saves: measured for real at 64 pixels, counted at 64 and 128."""
+    from benchmarks.memory import encoding
+
+    for size in (64, 128):
+        counted = encoding(size, 1, torch.float32, gradient=True, checkpoint=False) / size**2
+        assert counted == pytest.approx(ENCODER_BYTES_PER_PIXEL, rel=0.02)
+    checkpointed = encoding(128, 1, torch.float32, gradient=True, checkpoint=True) / 128**2
+    assert checkpointed < CHECKPOINTED_BYTES_PER_PIXEL
+    assert checkpointed > CHECKPOINTED_BYTES_PER_PIXEL / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import threading
 from collections.abc import Callable
 
@@ -110,6 +111,90 @@ def test_numba_equals_torch(size: tuple[int, int], depth: bool) -> None:
     if depth:
         torch.testing.assert_close(got.depth_sums, expected.depth_sums, atol=1e-5, rtol=0)
         torch.testing.assert_close(got.expected_depths, expected.expected_depths, atol=1e-4, rtol=1e-4)
+    for name, gradient in expected_gradients.items():
+        assert relative(got_gradients[name], gradient) < 2e-5, name
+
+
+def literal(values: dict[str, Tensor], cams: Cameras) -> tuple[RenderOutput, list[Tensor]]:
+    """Blending as it is defined, Gaussian after Gaussian over all pixels, for autograd; and every pixel's distances."""
+    from dreamer_core.rendering.torch_backend import project
+
+    w, h = cams.width, cams.height
+    options = (w, h, 0.01, 1e10, 0.3)
+    names = ("means", "quats", "scales", "opacities")
+    radii, means2d, depths, conics = project(
+        *(values[n] for n in names), cams.viewmats.double(), cams.Ks.double(), *options
+    )
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    pixels = torch.stack([x, y], dim=-1).double()
+    images, alphas, sums, deltas = [], [], [], []
+    for view in range(len(cams.viewmats)):
+        T, alive = torch.ones(h, w).double(), torch.ones(h, w, dtype=torch.bool)
+        color, depth = torch.zeros(h, w, 3).double(), torch.zeros(h, w).double()
+        order = depths[view].argsort(stable=True)
+        delta = means2d[view][order, None, None] - pixels  # [N, h, w, 2]
+        delta.retain_grad()
+        for i, g in enumerate(order):
+            if radii[view, g, 0] == 0:
+                continue
+            dx, dy = delta[i].unbind(-1)
+            a, b, c = conics[view, g]
+            sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+            alpha = (values["opacities"][g] * torch.exp(-sigma)).clamp_max(0.999)
+            box = ((delta[i].abs() - 8) <= radii[view, g]).all(-1)  # no tile reaches further
+            hit = alive & (alpha >= 1 / 255) & (sigma >= 0) & box
+            finishes = hit & (T * (1 - alpha) <= 1e-4)
+            alpha = torch.where(hit & ~finishes, alpha, 0.0)
+            color = color + (T * alpha)[..., None] * values["colors"][g]
+            depth = depth + T * alpha * depths[view, g]
+            T, alive = T * (1 - alpha), alive & ~finishes
+        images.append(color + T[..., None] * values["backgrounds"][view])
+        alphas.append(1 - T)
+        sums.append(depth)
+        deltas.append(delta)
+    output = RenderOutput(torch.stack(images), torch.stack(alphas)[..., None], torch.stack(sums)[..., None], {})
+    return output, [*deltas, means2d, depths]
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_torch_equals_the_literal_definition(opaque: bool) -> None:
+    """Images, gradients and absolute gradients, also where pixels finish, alpha is cut off and lists have chunks."""
+    values, cams = scene(200, size=1.5, dtype=torch.float64), cameras(19, 10, views=2)
+    if opaque:
+        values["opacities"] = 0.5 + 0.5 * values["opacities"]
+        values["opacities"][::5] = 1.0
+    values["backgrounds"] = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
+    got, found = gradients(values, cams, "torch", depth=True, absgrad=True)
+    leaves = {name: value.clone().requires_grad_(True) for name, value in values.items()}
+    expected, (first, second, _, depths) = literal(leaves, cams)
+    random_loss(expected).backward()
+    for a, b in ((got.colors, expected.colors), (got.alphas, expected.alphas), (got.depth_sums, expected.depth_sums)):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    for name, leaf in leaves.items():
+        assert relative(found[name], leaf.grad) < 1e-10, name
+    for view, delta in enumerate((first, second)):
+        absolute = torch.empty(200, 2).double()
+        absolute[depths[view].argsort(stable=True)] = delta.grad.abs().sum((1, 2))
+        assert relative(found["absgrad"][view], absolute) < 1e-10
+    if opaque:
+        assert (1 - expected.alphas).min() < 2e-3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ on this machine")
+@pytest.mark.parametrize("options", [{"depth": True, "absgrad": True}, {}])
+def test_cpp_kernels_equal_numba(options: dict[str, bool]) -> None:
+    """The C++ kernels that the benchmark compares with compute the same thing."""
+    pytest.importorskip("numba")
+    from benchmarks import cpp_blending
+
+    values, cams = scene(400), cameras(75, 41)
+    values["backgrounds"] = torch.rand(3, 3, generator=torch.Generator().manual_seed(1))
+    expected, expected_gradients = gradients(values, cams, "numba", **options)
+    with cpp_blending.in_place_of_numba():
+        got, got_gradients = gradients(values, cams, "numba", **options)
+    assert not torch.equal(got_gradients["means"], expected_gradients["means"])  # rounding: it is another program
+    torch.testing.assert_close(got.colors, expected.colors, atol=3e-6, rtol=0)
+    torch.testing.assert_close(got.alphas, expected.alphas, atol=3e-6, rtol=0)
     for name, gradient in expected_gradients.items():
         assert relative(got_gradients[name], gradient) < 2e-5, name
 

@@ -84,6 +84,41 @@ assert "Rendering with 'torch'" in str(caught[0].message)
     assert result.returncode == 0, result.stderr
 
 
+RENDERED = """
+from dreamer_core.rendering import rasterize
+one = torch.ones(1, 3)
+view = torch.eye(4)[None]
+view[:, 2, 3] = 3
+rasterize(one * 0, torch.ones(1, 4), one, one[:, 0], one, view, torch.eye(3)[None] * 10, 8, 8, backend="numba")
+"""
+SPZ_READ = """
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from dreamer_core.formats import load_gaussians, save_gaussians
+from dreamer_core.initializers import initial_shape
+with TemporaryDirectory() as folder:
+    save_gaussians(initial_shape("ball", 9, torch.Generator()), Path(folder, "a.spz"))
+    load_gaussians(Path(folder, "a.spz"))
+"""
+
+
+@pytest.mark.parametrize("work", [RENDERED, SPZ_READ], ids=["render", "spz"])
+def test_numba_leaves_torch_its_number_of_threads(work: str) -> None:
+    """numba's OpenMP layer would set torch's to its own when it starts, which cannot be undone in this process."""
+    if available_backends("cpu")["numba"]:
+        pytest.skip("numba does not work here")
+    code = f"""
+import torch
+torch.set_num_threads(1)
+{work}
+import numba
+assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 3)
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_other_devices_use_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     if available_backends("cpu")["numba"]:
         pytest.skip("numba does not work here")
@@ -279,7 +314,8 @@ def test_the_cache_goes_where_it_can_be_written(tmp_path: Path, monkeypatch: pyt
 
 
 def test_two_import_names_do_not_spoil_each_other(tmp_path: Path) -> None:
-    """The package renders from one cache folder as `dreamer_core` and as a part of another package."""
+    """The package renders from one cache folder as `dreamer_core` and as a part of another package, each time but the
+    first without compiling."""
     (tmp_path / "host").mkdir()
     (tmp_path / "host" / "dreamer_core").symlink_to(ROOT / "dreamer_core", target_is_directory=True)
     code = """
@@ -289,11 +325,19 @@ sorting = importlib.import_module(sys.argv[2] + ".rendering.numba_backend").binn
 import numpy as np
 keys = np.array([3, 1, 2], np.uint32)
 assert sorting(keys, np.arange(3, dtype=np.int32), 2, 1).tolist() == [1, 2, 0]
+stats = sorting.stats
+print(f"loaded {sum(stats.cache_hits.values())}, compiled {sum(stats.cache_misses.values())}")
 """
     if available_backends("cpu")["numba"]:
         pytest.skip("numba does not work here")
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    for path, name in ((tmp_path, "host.dreamer_core"), (ROOT, "dreamer_core")):
+    for path, name, loaded in (
+        (tmp_path, "host.dreamer_core", 0),
+        (ROOT, "dreamer_core", 0),
+        (ROOT, "dreamer_core", 1),
+        (tmp_path, "host.dreamer_core", 1),
+    ):
         command = [sys.executable, "-c", code, str(path), name]
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
+        assert f"loaded {loaded}, compiled {1 - loaded}" in result.stdout

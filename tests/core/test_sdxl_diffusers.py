@@ -435,15 +435,37 @@ def test_prompts_are_encoded_as_diffusers_pipeline_does(tiny_sdxl_dir, prompts):
         same(prompts.pooled[i : i + 1], pooled)
 
 
-def test_a_prompt_that_is_too_long_is_cut_with_a_warning(sdxl, caplog):
-    long = "q" * 80
-    cut = sdxl.encode_text([long])
-    assert cut.tokens.shape == (1, 77, 96)
-    assert "longer than 75 tokens" in caplog.text
-    assert "'qqqqq'" in caplog.text
-    caplog.clear()
-    sdxl.encode_text(["q" * 75])
-    assert caplog.text == ""
+def test_a_long_prompt_takes_several_chunks(sdxl):
+    """Each chunk is what its own words alone would give; the pooled embedding is the first chunk's."""
+    long, parts = "q" * 180, ["q" * 75, "q" * 75, "q" * 30]
+    whole, alone = sdxl.encode_text([long]), sdxl.encode_text(parts)
+    assert whole.tokens.shape == (1, 231, 96)
+    # Inside a word "q" is another token than at its end, which only the last one is.
+    same(whole.tokens[0, 154:], alone.tokens[2])
+    same(whole.tokens[0, :77][:70], alone.tokens[0][:70])
+    same(whole.pooled, sdxl.encode_text(["q" * 100]).pooled)
+    assert sdxl.encode_text(["q" * 75]).tokens.shape == (1, 77, 96)
+    assert sdxl.encode_text(["q" * 76]).tokens.shape == (1, 154, 96)
+
+
+def test_prompts_of_different_lengths_get_equal_ones(sdxl):
+    both = sdxl.encode_text(["a mug", "q" * 80])
+    assert both.tokens.shape == (2, 154, 96)
+    short = sdxl.encode_text(["a mug"])
+    same(both.tokens[:1], short.tokens.repeat(1, 2, 1))  # repeated whole, which attention does not notice
+    sigma = torch.ones(1)
+    same(sdxl.eps(latents(1), sigma, both[:1]), sdxl.eps(latents(1), sigma, short))
+
+
+def test_weights_move_tokens_away_from_the_empty_prompt(sdxl):
+    plain, empty = sdxl.encode_text(["a mug"]), sdxl.encode_text([""])
+    half, none = sdxl.encode_text(["(a mug:0.5)"]), sdxl.encode_text(["(a mug:0)"])
+    words = len(sdxl._towers[0].tokenizer("a mug")["input_ids"]) - 2
+    inside = slice(1, 1 + words)
+    same(half.tokens[:, inside], (plain.tokens + empty.tokens)[:, inside] / 2)
+    same(none.tokens[:, inside], empty.tokens[:, inside])
+    same(none.tokens[:, 1 + words :], plain.tokens[:, 1 + words :])  # start, end and padding keep theirs
+    same(half.pooled, plain.pooled)
 
 
 def test_text_encoders_can_be_released(tiny_sdxl_dir):

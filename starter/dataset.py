@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dreamer_core.files import write_atomically
+
 from .world import (
     COLOURS,
     GOLD,
@@ -43,10 +45,8 @@ def render_chunk(kind: str, chunk: int, split: str = "train") -> None:
     generator = torch.Generator().manual_seed(zlib.crc32(path.name.encode()))
     cameras = training_cameras(CHUNK, generator)
     layers = (render_layers(kind, cameras) * 255).round().byte()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save({"layers": layers, "azimuth": cameras.azimuth, "elevation": cameras.elevation}, temporary)
-    temporary.replace(path)
+    state = {"layers": layers, "azimuth": cameras.azimuth, "elevation": cameras.elevation}
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
 def render_all(chunks: int, split: str = "train", kinds: Sequence[str] = KIND_NAMES) -> None:

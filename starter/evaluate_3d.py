@@ -1,15 +1,22 @@
-"""Text to 3D with the starter checkpoint, judged: `python -m starter.evaluate_3d --out starter/work/3d`.
+"""Text to 3D with the starter checkpoint, measured: `python -m starter.evaluate_3d --study methods --jobs 2`.
 
-Every method gets the same number of network evaluations per object; the judge looks at 24 turntable views.
+Every variant gets the same number of network evaluations per object. The judge names 24 turntable views; how far the
+object has the right shape from the right side is told by its silhouette against that of the world's own object.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
+import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +24,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamer_core.cameras import turntable
+from dreamer_core.cameras import sample_orbit, turntable
+from dreamer_core.diffusion.moves import scaled_linear_sigmas
+from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.diffusion.sdxl_diffusers import DiffusersSDXL, load_sdxl
-from dreamer_core.initializers.shapes import initial_shape
-from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
+from dreamer_core.errors import InputError
+from dreamer_core.files import write_atomically
+from dreamer_core.gaussians import Gaussians
+from dreamer_core.initializers import from_points, initial_shape
+from dreamer_core.optimize import PRESETS, DensityConfig, OptimizationState, OptimizeConfig, optimize
+from dreamer_core.optimize.loop import guidance_gradient, sample_timesteps
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.rendering import render
@@ -28,19 +41,26 @@ from dreamer_core.rendering import render
 from .dataset import WORK
 from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
-from .world import COLOURS, KIND_NAMES, Subject, contact_sheet
+from .shapes import KINDS
+from .world import COLOURS, KIND_NAMES, Subject, contact_sheet, render_layers, union_distance
 
 COUNT = 4000
 VIEWS = 24
 ELEVATION = 15.0
+CLOUD_NOISE = 0.03
+"""World units by which the points of the initial cloud miss the surface."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of the table."""
+    """One row of a table."""
 
     name: str
     config: OptimizeConfig
+    prompt: dict[str, Any] = field(default_factory=dict)
+    """Fields of PromptConfig besides the prompt."""
+    cloud: bool = False
+    """Begin with a rough cloud of the object's own shape, as a text-to-shape model gives it, not with a ball."""
 
 
 def prompts_20() -> list[Subject]:
@@ -49,140 +69,274 @@ def prompts_20() -> list[Subject]:
     colours = list(COLOURS)
     # Plain things twice as often as patterned ones.
     patterns = ("plain", "striped", "plain", "dotted")
-    return [Subject(kind, colours[(5 * i) % 8], patterns[i % 4]) for i, kind in enumerate(kinds)]
+    return [Subject(kind, colours[(5 * i + i // 16) % 8], patterns[i % 4]) for i, kind in enumerate(kinds)]
 
 
-def variants(base: OptimizeConfig) -> list[Variant]:
+def of_methods(base: OptimizeConfig) -> list[Variant]:
     """TSM, ISM and SDS, and TSM without clipping."""
     guidance = base.guidance
     return [
-        Variant("tsm", replace(base, guidance=replace(guidance, method="tsm"))),
+        Variant("tsm", base),
         Variant("ism", replace(base, guidance=replace(guidance, method="ism"))),
         Variant("sds", replace(base, guidance=replace(guidance, method="sds", cfg=25.0))),
-        Variant("tsm-noclip", replace(base, clip=replace(base.clip, mode="off"))),
+        Variant("tsm, no clipping", replace(base, clip=replace(base.clip, mode="off"))),
     ]
+
+
+def of_ablation(base: OptimizeConfig) -> list[Variant]:
+    """What the ablation of docs/ablation.md compares; each differs from the first in one thing."""
+
+    def guided(name: str, **given: Any) -> Variant:
+        return Variant(name, replace(base, guidance=replace(base.guidance, **given)))
+
+    no_words = {"front": "", "side": "", "back": ""}
+    return [
+        Variant("starter preset", base),
+        guided("gamma 0 (ISM)", gamma=0.0),
+        guided("gamma 0.3", gamma=0.3),
+        Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
+        Variant("no view words", base, no_words),
+        Variant("Perp-Neg", base, {"perp_neg": True}),
+        Variant("rough cloud first", base, cloud=True),
+        guided("SDS, guidance 25", method="sds", cfg=25.0),
+        guided("CSD", method="csd"),
+        guided("SDI", method="sdi", t_annealing=(950, 50)),
+        guided("ASD", method="asd"),
+        Variant("SDS-Bridge", guided("", method="sds_bridge", cfg=25.0).config, {"artefacts": "blurry"}),
+    ]
+
+
+def of_clipping(base: OptimizeConfig) -> list[Variant]:
+    """With density control, which the preset leaves off, so that unstable gradients can split Gaussians."""
+    growing = DensityConfig(start=10, stop=base.steps, every=10, reset_every=0, max_gaussians=20_000)
+    base = replace(base, density=growing)
+    return [
+        Variant("clipping", base),
+        Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
+    ]
+
+
+STUDIES = {"methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
+
+
+class _Counted:
+    """A network that costs nothing."""
+
+    def __init__(self) -> None:
+        self.sigmas = scaled_linear_sigmas()
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def evaluations_per_step(variant: Variant, sample: int = 100) -> float:
+    """Mean network evaluations per view and step over the whole schedule: the method run on a network of zeros."""
+
+    class _Words:
+        def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+            return Conditioning(torch.zeros(len(prompts), 1, 1), torch.zeros(len(prompts), 1))
+
+    config, network = variant.config, _Counted()
+    prompts = encode_prompts(_Words(), PromptConfig("x", **variant.prompt))
+    total, z = 0, torch.zeros(1, 4, 1, 1)
+    for i in range(sample):
+        step = i * config.steps // sample
+        progress = step / config.schedule_steps
+        cameras = sample_orbit(config.cameras, 1, 64, step, step_generator(0, i, "cameras"))
+        times = sample_timesteps(config.guidance, step, step_generator(0, i, "timestep"), progress)
+        total += guidance_gradient(network, z, z, times, prompts.at(cameras), config.guidance, progress).samples
+    return total / sample
+
+
+def with_steps(config: OptimizeConfig, steps: int) -> OptimizeConfig:
+    """The same schedules stretched over `steps`."""
+    warmup = round(config.guidance.warmup_steps * steps / config.steps)
+    return replace(config, steps=steps, schedule_steps=steps, guidance=replace(config.guidance, warmup_steps=warmup))
+
+
+def rough_cloud(kind: str, count: int, generator: torch.Generator) -> Gaussians:
+    """Grey Gaussians near the surface of the world's object: random points moved along the slope of the distance."""
+
+    points = 2 * torch.rand(20 * count, 3, generator=generator) - 1
+    for _ in range(4):
+        points = points.detach().requires_grad_(True)
+        d = union_distance(KINDS[kind](points))
+        (slope,) = torch.autograd.grad(d.sum(), points)
+        points = points.detach() - d.detach()[:, None] * torch.nn.functional.normalize(slope, dim=-1)
+    points = points[(union_distance(KINDS[kind](points)).abs() < 0.01) & (points.norm(dim=-1) < 1)][:count]
+    return from_points(points + CLOUD_NOISE * torch.randn(points.shape, generator=generator))
 
 
 def turn(state: OptimizationState, views: int = VIEWS, resolution: int = 128) -> Tensor:
     """Turntable pictures [views, H, W, 3] on white."""
-    cameras = turntable(views, resolution, elevation=ELEVATION, radius=3.6, fov=0.61)
+    return _turn(state, views, resolution)[0]
+
+
+def _cameras(views: int, resolution: int) -> Any:
+    return turntable(views, resolution, elevation=ELEVATION, radius=3.6, fov=0.61)
+
+
+def _turn(state: OptimizationState, views: int, resolution: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        return render(state.gaussians, cameras, backgrounds=torch.ones(views, 3)).colors.clamp(0, 1)
+        output = render(state.gaussians, _cameras(views, resolution), backgrounds=torch.ones(views, 3))
+    return output.colors.clamp(0, 1), output.alphas
+
+
+@cache
+def _true_silhouettes(kind: str) -> Tensor:
+    return 1 - render_layers(kind, _cameras(VIEWS, 128))[..., 6]
+
+
+def judged(state: OptimizationState, subject: Subject) -> tuple[dict[str, float], Tensor]:
+    """Shares of views named right, and the silhouettes' intersection over union; the pictures [VIEWS, H, W, 3]."""
+    pictures, alphas = _turn(state, VIEWS, 128)
+    kinds, colours = load_judge()(pictures)
+    kind = kinds.argmax(-1) == KIND_NAMES.index(subject.kind)
+    colour = colours.argmax(-1) == COLOUR_NAMES.index(subject.colour)
+    seen, true = alphas.reshape(VIEWS, 128, 128) > 0.5, _true_silhouettes(subject.kind) > 0.5
+    iou = (seen & true).sum((1, 2)) / (seen | true).sum((1, 2)).clamp_min(1)
+    shares = {
+        "kind": kind.float().mean().item(),
+        "colour": colour.float().mean().item(),
+        "both": (kind & colour).float().mean().item(),
+        "silhouette": iou.mean().item(),
+    }
+    return shares, pictures
 
 
 def make(
-    subject: Subject, teacher: DiffusersSDXL, config: OptimizeConfig, budget: int | None
+    subject: Subject, variant: Variant, teacher: DiffusersSDXL, seed: int
 ) -> tuple[OptimizationState, dict[str, Any]]:
-    """One object. With a `budget` it ends after that many network evaluations per view, else after `config.steps`."""
-    start = initial_shape("sphere", COUNT, step_generator(config.seed, 0, "init"))
+    """One object and what its making cost."""
+    generator = step_generator(seed, 0, "init")
+    start = rough_cloud(subject.kind, COUNT, generator) if variant.cloud else initial_shape("sphere", COUNT, generator)
+    config = replace(variant.config, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
-    prompts = encode_prompts(teacher, PromptConfig(subject.prompt()))
-    began, evaluations, norms, clipped = time.perf_counter(), 0, [], []
-    for report in optimize(state, teacher, prompts, config):
-        evaluations += report.network_evaluations
-        norms.append(report.image_gradient_norm)
-        clipped.append(report.clipped)
-        if budget is not None and evaluations >= budget:
-            break
-    spread = torch.tensor(norms)
+    prompts = encode_prompts(teacher, PromptConfig(subject.prompt(), **variant.prompt))
+    began, reports = time.perf_counter(), list(optimize(state, teacher, prompts, config))
+    norms = torch.tensor([r.image_gradient_norm for r in reports])
     return state, {
-        "steps": len(norms),
+        "steps": len(reports),
         "seconds": round(time.perf_counter() - began, 1),
-        "evaluations_per_view": evaluations,
-        "gradient_norm_median": spread.median().item(),
-        "gradient_norm_p95_over_median": (spread.quantile(0.95) / spread.median()).item(),
-        "clipped": sum(clipped) / len(clipped),
+        "evaluations_per_view": sum(r.network_evaluations for r in reports),
+        "gradient_norm_median": norms.median().item(),
+        "gradient_norm_p95_over_median": (norms.quantile(0.95) / norms.median()).item(),
+        "gradient_norm_max_over_median": (norms.max() / norms.median()).item(),
+        "clipped": sum(r.clipped for r in reports) / len(reports),
         "gaussians": len(state.params["means"]),
+        "largest_scale": state.gaussians.scales.max().item(),
     }
 
 
-def steps_for(method: str, budget: int, evaluations: dict[str, float]) -> int:
-    """Steps that use up `budget` evaluations per view."""
-    return max(1, round(budget / evaluations[method]))
+def _job(folder: Path, checkpoint: Path, variant: Variant, subject: Subject, seed: int) -> dict[str, Any]:
+    global _teacher
+    torch.set_num_threads(1)
+    if _teacher is None:
+        _teacher = load_sdxl(checkpoint)
+    state, report = make(subject, variant, _teacher, seed)
+    shares, pictures = judged(state, subject)
+    sheet = contact_sheet(pictures[:: VIEWS // 6], 6).numpy()
+    picture = folder / f"{name_of(variant, subject, seed)}.png"
+    write_atomically(picture, lambda path: Image.fromarray(sheet).save(path, format="PNG"))
+    return {"variant": variant.name, "prompt": subject.prompt(), "seed": seed} | shares | report
 
 
-def measured_evaluations(teacher: DiffusersSDXL, base: OptimizeConfig, steps: int = 12) -> dict[str, float]:
-    """Mean network evaluations per view and step of each method, over timesteps of the whole schedule."""
-    from dreamer_core.optimize.loop import sample_timesteps
+_teacher: DiffusersSDXL | None = None
 
-    per_step = {"sds": 2.0}
-    times = [
-        sample_timesteps(base.guidance, step, step_generator(base.seed, step, "timestep"))
-        for step in range(0, base.steps, max(1, base.steps // (20 * steps)))
-    ]
-    # The DDIM path from 0 to s in strides, its last evaluation at s, then t twice (TSM: and mu).
-    path = sum(-(-t.s // base.guidance.stride) + 1 for t in times) / len(times)
-    return per_step | {"ism": path + 2, "tsm": path + 3}
+
+def name_of(variant: Variant, subject: Subject, seed: int) -> str:
+    """What an object's picture and its result are called."""
+    return f"{variant.name} {subject.prompt()} {seed}".replace(",", "").replace(" ", "-")
 
 
 def run(
-    subjects: Iterable[Subject], methods: Sequence[str], out: Path, base: OptimizeConfig, checkpoint: Path
-) -> dict[str, Any]:
-    """Make and judge everything; results are written after each object, and kept ones are not made again."""
-    teacher, judge = load_sdxl(checkpoint), load_judge()
-    out.mkdir(parents=True, exist_ok=True)
-    results_file = out / "results.json"
-    results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.exists() else {}
-    cost = measured_evaluations(teacher, base)
-    budget = round(base.steps * cost["tsm"])
-    for variant in (v for v in variants(base) if v.name in methods):
-        for i, subject in enumerate(subjects):
-            key = f"{variant.name}/{i:02d} {subject.prompt()}"
-            if key in results:
-                continue
-            # The schedules stretch with the number of steps, so that each method runs through all of its own.
-            steps = steps_for(variant.config.guidance.method, budget, cost)
-            guidance = replace(
-                variant.config.guidance,
-                warmup_steps=round(variant.config.guidance.warmup_steps * steps / base.steps),
-            )
-            config = replace(variant.config, steps=steps, schedule_steps=steps, seed=i, guidance=guidance)
-            state, report = make(subject, teacher, config, None)
-            views = turn(state)
-            kinds, colours = judge(views)
-            kind = kinds.argmax(-1) == KIND_NAMES.index(subject.kind)
-            colour = colours.argmax(-1) == COLOUR_NAMES.index(subject.colour)
-            results[key] = report | {
-                "kind": kind.float().mean().item(),
-                "colour": colour.float().mean().item(),
-                "both": (kind & colour).float().mean().item(),
-            }
-            sheet = contact_sheet(views[:: VIEWS // 6], 6)
-            Image.fromarray(sheet.numpy()).save(out / f"{variant.name}_{i:02d}.png")
-            results_file.write_text(json.dumps(results, indent=2) + "\n")
-            print(key, {k: round(v, 3) for k, v in results[key].items()}, flush=True)
-    return results
+    variants: Sequence[Variant],
+    things: Iterable[tuple[Subject, int]],
+    budget: float,
+    folder: Path,
+    checkpoint: Path,
+    jobs: int,
+) -> list[dict[str, Any]]:
+    """Make and judge everything that `folder` has no result of yet, `jobs` objects at a time on one thread each.
+
+    Each object costs about `budget` network evaluations per view. Results are kept in `folder`/results.json after each
+    object. Errors: InputError where that file holds results of other weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    weights = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
+    made_from = hashlib.sha256(weights.read_bytes() if weights.exists() else b"").hexdigest()[:12]
+    stale = [name for name, row in results.items() if row["weights"] != made_from]
+    if stale:
+        raise InputError(
+            "--out", f"results of the same weights ({made_from})", file, "move the file away or name another"
+        )
+    stretched = [
+        replace(v, config=with_steps(v.config, max(1, round(budget / evaluations_per_step(v))))) for v in variants
+    ]
+    wanted = [(v, subject, seed) for subject, seed in things for v in stretched]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        missing = [job for job in wanted if name_of(*job) not in results]
+        names = {pool.submit(_job, folder, checkpoint, *job): name_of(*job) for job in missing}
+        for future in as_completed(names):
+            results[names[future]] = future.result() | {"weights": made_from}
+            write_atomically(file, lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
+            print(f"{len(results)}: {names[future]}", flush=True)
+    return [results[name_of(*job)] for job in wanted]
 
 
-def table(results: dict[str, Any]) -> str:
-    """Means per method as a Markdown table."""
-    names = ("kind", "colour", "both", "seconds", "steps", "evaluations_per_view", "gradient_norm_p95_over_median",
-             "clipped", "gaussians")  # fmt: skip
-    lines = ["| method | objects | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 2)]
-    for method in dict.fromkeys(key.split("/")[0] for key in results):
-        rows = [value for key, value in results.items() if key.startswith(f"{method}/")]
-        means = [sum(r[n] for r in rows) / len(rows) for n in names]
-        lines.append(f"| {method} | {len(rows)} | " + " | ".join(f"{m:.3g}" for m in means) + " |")
+COLUMNS = {
+    "kind": "kind", "colour": "colour", "both": "both", "silhouette": "silhouette",
+    "gradient_norm_p95_over_median": "norm p95 / median", "gradient_norm_max_over_median": "norm max / median",
+    "clipped": "clipped", "gaussians": "Gaussians", "largest_scale": "largest scale", "steps": "steps",
+    "evaluations_per_view": "evaluations", "seconds": "seconds",
+}  # fmt: skip
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Means over the objects of each variant as a Markdown table; with several seeds, the spread over their means."""
+    lines = ["| variant | objects | " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * (len(COLUMNS) + 2)]
+    for name in dict.fromkeys(r["variant"] for r in results):
+        rows = [r for r in results if r["variant"] == name]
+        cells = []
+        for column in COLUMNS:
+            text = f"{statistics.fmean(r[column] for r in rows):.3g}"
+            seeds = {r["seed"] for r in rows}
+            if column in ("both", "silhouette") and 1 < len(seeds) < len(rows):
+                means = [statistics.fmean(r[column] for r in rows if r["seed"] == seed) for seed in seeds]
+                text += f" ± {statistics.stdev(means):.2g}"
+            cells.append(text)
+        lines.append(f"| {name} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m starter.evaluate_3d", description=__doc__)
-    parser.add_argument("--methods", nargs="+", default=["tsm", "ism", "sds", "tsm-noclip"])
-    parser.add_argument("--prompts", type=int, default=20)
-    parser.add_argument("--steps", type=int, help="TSM's steps; the others get the same network evaluations")
+    parser.add_argument("--study", choices=list(STUDIES), default="methods")
+    parser.add_argument("--variants", nargs="+", help="only these")
+    parser.add_argument("--prompts", type=int, default=20, help="how many of the twenty (`ablation` has its own)")
+    parser.add_argument("--seeds", type=int, default=3, help="for `ablation`")
+    parser.add_argument("--steps", type=int, help="steps of the first variant; the others get its network evaluations")
     parser.add_argument("--out", type=Path, default=WORK / "3d")
     parser.add_argument("--checkpoint", type=Path, default=OUTPUT)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="objects at a time, one thread each")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    if options.jobs > 1:  # for the processes that will be started
+        os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     base = PRESETS["starter"]
     if options.steps is not None:
-        warmup = round(base.guidance.warmup_steps * options.steps / base.steps)
-        guidance = replace(base.guidance, warmup_steps=warmup)
-        base = replace(base, steps=options.steps, schedule_steps=options.steps, guidance=guidance)
-    subjects = prompts_20()[: options.prompts]
-    print(table(run(subjects, options.methods, options.out, base, options.checkpoint)))
+        base = with_steps(base, options.steps)
+    variants = STUDIES[options.study](base)
+    if options.study != "ablation":
+        things = [(subject, i) for i, subject in enumerate(prompts_20()[: options.prompts])]
+    else:
+        subjects = [Subject("chair", "green"), Subject("car", "blue"), Subject("duck", "yellow")]
+        things = [(subject, seed) for seed in range(options.seeds) for subject in subjects]
+    budget = base.steps * evaluations_per_step(variants[0])
+    if options.variants:
+        variants = [v for v in variants if v.name in options.variants]
+    print(table(run(variants, things, budget, options.out / options.study, options.checkpoint, options.jobs)))
 
 
 if __name__ == "__main__":

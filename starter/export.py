@@ -16,12 +16,14 @@ from torch import Tensor
 
 from .progress import load_checkpoint
 from .tokenizer import END, save_tokenizer
-from .train_unet import CHECKPOINT, Nets
+from .train_unet import BATCH, CHECKPOINT, Nets
 from .train_vae import load_vae
 from .world import COLOURS, KIND_NAMES, PATTERNS
 
 OUTPUT = Path(__file__).with_name("checkpoint")
 CARD = Path(__file__).with_name("model_card.md")
+HISTORY = "training.json"
+"""Steps, latents and minutes that the weights have behind them."""
 MODEL_INDEX = {
     "_class_name": "StableDiffusionXLPipeline",
     "_diffusers_version": "0.33.0",
@@ -117,10 +119,17 @@ def export(output: Path = OUTPUT) -> int:
     ).save_pretrained(new / "scheduler")
     (new / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
     card = CARD.read_text()
+    before = state["before"]
+    history = {
+        "steps": before["steps"] + state["step"],
+        "images": before["images"] + state["step"] * BATCH,
+        "minutes": before["minutes"] + round(state["spent"] / 60),
+    }
+    (new / HISTORY).write_text(json.dumps(history) + "\n")
     facts = {
-        "steps": f"{state['step']:,}",
-        "images": f"{state['images']:,}",
-        "minutes": f"{state['spent'] / 60:.0f}",
+        "steps": f"{history['steps']:,}",
+        "images": f"{history['images']:,}",
+        "minutes": f"{history['minutes']}",
         "kinds": ", ".join(KIND_NAMES),
         "colours": ", ".join(COLOURS),
         "patterns": ", ".join(PATTERNS),

@@ -12,15 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamer_core.files import write_atomically
+
 from .world import contact_sheet
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that an interruption leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

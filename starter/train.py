@@ -18,6 +18,10 @@ def run(stage: str, minutes: float, chunks: int) -> None:
 
         render_all(chunks)
         render_all(2, split="test")
+    elif stage == "restore":
+        from .restore import restore
+
+        restore()
     elif stage == "vae":
         from .train_vae import train
 
@@ -42,14 +46,14 @@ def run(stage: str, minutes: float, chunks: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m starter.train", description=__doc__)
-    parser.add_argument("--stage", choices=[*STAGES, "all"], required=True)
+    parser.add_argument("--stage", choices=[*STAGES, "restore", "all"], required=True)
     parser.add_argument("--minutes", type=float, help="training time of the stage, interruptions not counted")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=12, help="files of 40 views per kind that `data` traces")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for stage in STAGES if options.stage == "all" else [options.stage]:
-        run(stage, options.minutes or STAGES[stage], options.chunks)
+        run(stage, options.minutes or STAGES.get(stage, 0.0), options.chunks)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,16 @@ BATCH, PARTS = 32, 4
 LEARNING_RATE = 2e-3
 
 
+def kohya_names(lora: dict[str, Tensor]) -> dict[str, Tensor]:
+    """peft's UNet weights under the names that ComfyUI's LoRA loaders know, and dreamer_core, too."""
+    renamed = {}
+    for name, value in lora.items():
+        module, _, kind = name.removesuffix(".weight").rpartition(".")
+        part = {"lora_A": "lora_down", "lora_B": "lora_up"}[kind]
+        renamed[f"lora_unet_{module.replace('.', '_')}.{part}.weight"] = value
+    return renamed
+
+
 def train(minutes: float, seed: int = 0) -> None:
     """Train adapters of rank 8 on the attention blocks of the newest UNet, then write the LoRA file.
 
@@ -61,7 +71,7 @@ def train(minutes: float, seed: int = 0) -> None:
         lora = get_peft_model_state_dict(nets.unet)
         state = {"lora": lora, "optimizer": optimizer.state_dict(), "step": step, "spent": clock.spent}
         save_atomically(state, CHECKPOINT)
-        save_half({f"unet.{k}": v for k, v in lora.items()}, OUTPUT)
+        save_half(kohya_names(lora), OUTPUT)
 
     while (share := clock.tick()) < 1:
         for group in optimizer.param_groups:

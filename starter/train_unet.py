@@ -22,6 +22,10 @@ CHECKPOINT = WORK / "unet.pt"
 VIEWS = ("front view", "side view", "back view")
 BATCH, PARTS = 32, 2
 LEARNING_RATE = 1e-3
+RATE_AGAIN = 7e-4
+"""The rate of a training that goes on from finished weights."""
+NOTHING_BEFORE = {"steps": 0, "images": 0, "minutes": 0}
+"""What finished weights that this training started from had seen: steps, latents, minutes."""
 AVERAGE_EVERY = 5
 """Steps between two updates of the averaged weights."""
 EMPTY = 0.12
@@ -123,20 +127,21 @@ def train(minutes: float, seed: int = 0) -> None:
     parameters = nets.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     state = load_checkpoint(CHECKPOINT)
-    step, spent = 0, 0.0
+    average = Average(parameters)
+    step, spent, before = 0, 0.0, NOTHING_BEFORE
     if state is not None:
         nets.load(state["nets"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    average = Average(parameters)
-    if state is not None:
+        step, spent, before = state["step"], state["spent"], state["before"]
         average.values, average.steps = state["average"], step // AVERAGE_EVERY
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
+    peak = LEARNING_RATE if before == NOTHING_BEFORE else RATE_AGAIN
     table, clock, mean_loss = alphas_cumprod(), Clock(minutes, spent), 0.0
     bar = tqdm(desc="unet", initial=step, unit="step", mininterval=10)
 
     def keep() -> None:
         state = {"nets": nets.state(), "average": average.values, "optimizer": optimizer.state_dict()}
-        save_atomically(state | {"step": step, "spent": clock.spent, "images": step * BATCH}, CHECKPOINT)
+        save_atomically(state | {"step": step, "spent": clock.spent, "before": before}, CHECKPOINT)
 
     def loss_of(part: int) -> Tensor:
         generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 * PARTS + step * PARTS + part)
@@ -148,7 +153,7 @@ def train(minutes: float, seed: int = 0) -> None:
     while (share := clock.tick()) < 1:
         decay = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.6) / 0.4))
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 200) * decay
+            group["lr"] = peak * min(1, (step + 1) / 200) * decay
         loss = batch_parts.backward(loss_of, parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -113,7 +113,8 @@ def camera_rays(cameras: Cameras, offset: tuple[float, float] = (0.0, 0.0)) -> t
     return origin[:, None, None].expand_as(direction), direction
 
 
-def _distance(parts: list[Part]) -> Tensor:
+def union_distance(parts: list[Part]) -> Tensor:
+    """Distance [N] to the nearest part."""
     return torch.stack([d for d, _ in parts], -1).amin(-1)
 
 
@@ -131,7 +132,7 @@ def trace(kind: str, origin: Tensor, direction: Tensor, steps: int = 64) -> Tens
     active = torch.arange(len(index))
     for step in range(steps):
         ta = t[active]
-        distance = _distance(shape(o[active] + ta[:, None] * d[active]))
+        distance = union_distance(shape(o[active] + ta[:, None] * d[active]))
         ta = ta + 0.9 * distance
         t[active] = ta
         if step % 4 == 3:
@@ -145,7 +146,7 @@ def trace(kind: str, origin: Tensor, direction: Tensor, steps: int = 64) -> Tens
     parts = shape(p)
     which = torch.stack([q for q, _ in parts], -1).argmin(-1)
     corners = p.new_tensor([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
-    slopes = torch.stack([_distance(shape(p + 1e-3 * c)) for c in corners], -1)
+    slopes = torch.stack([union_distance(shape(p + 1e-3 * c)) for c in corners], -1)
     normal = torch.nn.functional.normalize(slopes @ corners, dim=-1)
     light = torch.nn.functional.normalize(p.new_tensor(LIGHT), dim=0)
     shade = (0.56 + 0.40 * (normal @ light).clamp_min(0) + 0.06 * normal[:, 1]).clamp(0.2, 1.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,8 +135,8 @@ def turntable(
 class OrbitConfig:
     """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
 
-    Radius and field-of-view ranges progress every `progress_every` steps: the radius by a factor down to
-    `radius_floor`, the low end of the field of view by a factor down to `fov_floor`.
+    The ranges progress every `progress_every` steps: the radius by a factor down to `radius_floor`, the low end of the
+    field of view by a factor down to `fov_floor`, the azimuth by a factor up to `azimuth_limit`.
     """
 
     radius: tuple[float, float] = (5.2, 5.5)
@@ -146,12 +147,18 @@ class OrbitConfig:
     """Radians over the image height, uniform."""
     fov_factor: float = 0.75
     fov_floor: float = 0.16
+    fov_pool: int = 0
+    """Consecutive steps whose views share one field of view; 0 draws one for every view."""
     progress_every: int = 500
     """Steps between two progressions; 0 keeps the ranges."""
     elevation: tuple[float, float] = (-15.0, 45.0)
     """Degrees; the published polar range [45, 105] is elevation [-15, 45]."""
     azimuth: tuple[float, float] = (-180.0, 180.0)
     """Degrees."""
+    azimuth_factor: float = 1.0
+    """Factor of both ends of `azimuth` at every progress; above 1 more of the sides is seen as a shape grows."""
+    azimuth_limit: tuple[float, float] = (-180.0, 180.0)
+    """Where that growth ends."""
     concentration: float = 1.0
     """Exponent g of `mid + sign * U^g * half`: above 1 more views from the middle of both angle ranges."""
     center_jitter: float = 0.025
@@ -162,7 +169,7 @@ class OrbitConfig:
     """Standard deviation of the up vector."""
 
     def __post_init__(self) -> None:
-        for name in ("radius", "radius_floor", "fov", "elevation", "azimuth"):
+        for name in ("radius", "radius_floor", "fov", "elevation", "azimuth", "azimuth_limit"):
             low, high = getattr(self, name)
             if not low <= high:
                 raise InputError(f"cameras.{name}", "low <= high", (low, high))
@@ -174,19 +181,58 @@ class OrbitConfig:
             raise InputError("cameras.elevation", "degrees within [-90, 90]", self.elevation)
         if self.concentration <= 0:
             raise InputError("cameras.concentration", "a number above 0", self.concentration)
+        if not self.azimuth_factor >= 1:
+            raise InputError("cameras.azimuth_factor", "a factor of at least 1", self.azimuth_factor)
+        if self.fov_pool < 0:
+            raise InputError("cameras.fov_pool", "0 or more steps", self.fov_pool)
+
+    def _progress(self, step: int) -> int:
+        return step // self.progress_every if self.progress_every > 0 else 0
 
     def ranges(self, step: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """The radius and field-of-view ranges in force at `step`."""
-        k = step // self.progress_every if self.progress_every > 0 else 0
+        k = self._progress(step)
         shrink = self.radius_factor**k
         low = max(self.radius[0] * shrink, min(self.radius_floor[0], self.radius[0]))
         high = max(self.radius[1] * shrink, min(self.radius_floor[1], self.radius[1]))
         fov_low = max(self.fov[0] * self.fov_factor**k, min(self.fov_floor, self.fov[0]))
         return (low, high), (fov_low, self.fov[1])
 
+    def azimuth_range(self, step: int) -> tuple[float, float]:
+        """The azimuth range in force at `step`."""
+        grow = self.azimuth_factor ** min(self._progress(step), 100)
+        (low, high), (lowest, highest) = self.azimuth, self.azimuth_limit
+        return min(max(low * grow, lowest), low), max(min(high * grow, highest), high)
 
-def sample_orbit(config: OrbitConfig, views: int, resolution: int, step: int, generator: torch.Generator) -> Cameras:
-    """Random training cameras (C dataset_readers.py:241 restated); `generator` is a CPU generator."""
+
+CAMERA_PRESETS: dict[str, dict[str, Any]] = {
+    "object": {"elevation": (-15.0, 45.0), "azimuth": (-180.0, 180.0), "azimuth_factor": 1.0},
+    "head": {"elevation": (0.0, 30.0), "azimuth": (-80.0, 80.0), "azimuth_factor": 1.5},
+    "full": {"elevation": (-60.0, 80.0), "azimuth": (-180.0, 180.0), "azimuth_factor": 1.0},
+}
+"""Angles by what is made. `object` and `head` have published elevations; a head's azimuth grows to a full turn
+(80, 120, 180). `full` also looks from below and above, for things without a side that stands on the ground."""
+
+
+def with_angles(config: OrbitConfig, preset: str) -> OrbitConfig:
+    """`config` with the angles of a preset; distances and fields of view stay. Errors: InputError."""
+    if preset not in CAMERA_PRESETS:
+        raise InputError("cameras", f"one of {', '.join(CAMERA_PRESETS)}", preset)
+    return replace(config, **CAMERA_PRESETS[preset])
+
+
+def sample_orbit(
+    config: OrbitConfig,
+    views: int,
+    resolution: int,
+    step: int,
+    generator: torch.Generator,
+    pool_generator: torch.Generator | None = None,
+) -> Cameras:
+    """Random training cameras (C dataset_readers.py:241 restated); the generators are CPU generators.
+
+    With `pool_generator` all views have the one field of view that it draws; give every step of a pool an equal one.
+    """
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(views, generator=generator)
@@ -199,7 +245,10 @@ def sample_orbit(config: OrbitConfig, views: int, resolution: int, step: int, ge
     radius_range, fov_range = config.ranges(step)
     radius = uniform(*radius_range)
     fov = uniform(*fov_range)
-    azimuth = concentrated(*config.azimuth)
+    if pool_generator is not None:
+        drawn = torch.rand((), generator=pool_generator)
+        fov = (fov_range[0] + (fov_range[1] - fov_range[0]) * drawn).expand(views).contiguous()
+    azimuth = concentrated(*config.azimuth_range(step))
     elevation = concentrated(*config.elevation)
     eye = orbit_position(azimuth, elevation, radius)
     eye = eye + config.center_jitter * (2 * torch.rand(views, 3, generator=generator) - 1)

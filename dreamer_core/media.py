@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .cameras import Cameras
+from .errors import InputError
 from .files import write_atomically
 from .gaussians import Gaussians
 from .rendering import render
@@ -75,3 +76,57 @@ def write_mp4(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
             container.mux(stream.encode(None))
 
     write_atomically(path, write)
+
+
+def frame_durations(count: int, fps: int, unit: float) -> list[int]:
+    """How long each of `count` frames is shown, in whole units of `unit` seconds that add up to count / fps."""
+    ends = [round(i / fps / unit) for i in range(count + 1)]
+    return [ends[i + 1] - ends[i] for i in range(count)]
+
+
+def _write_animation(frames: Iterable[Tensor], path: Path, fps: int, unit: float, **options: object) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
+    if not pictures:
+        raise ValueError("an animation needs at least one frame")
+    milliseconds = [round(1000 * unit) * n for n in frame_durations(len(pictures), fps, unit)]
+
+    def write(temporary: Path) -> None:
+        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, **options)
+
+    write_atomically(path, write)
+
+
+def write_webp(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
+    """Write images [H, W, 3] in [0, 1] as an endless animated WebP (Pillow, quality 90), atomically."""
+    _write_animation(frames, path, fps, 0.001, quality=90, method=4)
+
+
+def write_gif(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
+    """Write images [H, W, 3] in [0, 1] as an endless GIF of 256 colours a frame (Pillow), atomically; up to 50 fps."""
+    _write_animation(frames, path, fps, 0.01, optimize=False, disposal=1)
+
+
+FILMS: dict[str, Callable[[Iterable[Tensor], Path, int], None]] = {
+    ".mp4": write_mp4,
+    ".webp": write_webp,
+    ".gif": write_gif,
+}
+"""Suffix of a film -> what writes it."""
+
+GIF_FPS_AT_MOST = 50
+"""A GIF counts hundredths of a second, and browsers slow down what is shown for less than two of them."""
+
+
+def check_film(suffix: str, resolution: int, fps: int, names: tuple[str, str]) -> None:
+    """Errors: InputError, under `names` of resolution and fps, for what the kind of film cannot hold."""
+    if suffix == ".mp4" and resolution % 2:
+        raise InputError(names[0], "an even number of pixels for an MP4", resolution)
+    if suffix == ".gif" and fps > GIF_FPS_AT_MOST:
+        raise InputError(names[1], f"at most {GIF_FPS_AT_MOST} frames per second for a GIF", fps)
+
+
+def write_film(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
+    """Write images [H, W, 3] in [0, 1] as the suffix says: .mp4, .webp or .gif; atomically."""
+    FILMS[path.suffix.lower()](frames, path, fps)

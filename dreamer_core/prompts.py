@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -23,6 +24,25 @@ class PromptProcessor(Protocol):
 
 
 @dataclass(frozen=True)
+class PerpNeg:
+    """Strength of the negatives by direction (Dreamer XL's options)."""
+
+    weight: float = -2.0
+    """Of a direction that is out of sight; 0 or below."""
+    front_decay: float = 2.0
+    """How fast the front's weight falls as it comes into view: exp(-front_decay * its share of the prompt)."""
+    side_decay: float = 10.0
+    """The same of the side, with the share of the other direction."""
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.weight <= 0:
+            raise InputError("perp_neg_weights.weight", "a finite number of 0 or below", self.weight, "try -2")
+        for name in ("front_decay", "side_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"perp_neg_weights.{name}", "a finite number of 0 or more", getattr(self, name))
+
+
+@dataclass(frozen=True)
 class PromptConfig:
     """What the user writes. View words are appended as "{prompt}, {words}"; empty words mean the bare prompt."""
 
@@ -40,6 +60,7 @@ class PromptConfig:
     """Prompt of the DDIM paths: empty, but encoded, in the published configuration."""
     perp_neg: bool = False
     """Also steer away from the other directions, perpendicular to the prompt (Perp-Neg, 2304.04968)."""
+    perp_neg_weights: PerpNeg = field(default_factory=PerpNeg)
     artefacts: str = ""
     """Words for artefacts, appended to the prompt as the source of SDS-Bridge."""
 
@@ -52,15 +73,6 @@ class PromptConfig:
     def with_words(self, words: str) -> str:
         """The prompt of one direction."""
         return f"{self.prompt}, {words}" if words else self.prompt
-
-
-@dataclass(frozen=True)
-class PerpNeg:
-    """Strength of the negatives by direction (Dreamer XL's options)."""
-
-    weight: float = -2.0
-    front_decay: float = 2.0
-    side_decay: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
         side=rows[1],
         back=rows[2],
         overhead=rows[5] if config.overhead else None,
-        perp_neg=PerpNeg() if config.perp_neg else None,
+        perp_neg=config.perp_neg_weights if config.perp_neg else None,
         artefact=rows[-1] if config.artefacts else None,
         negative=rows[3],
         inversion=rows[4],

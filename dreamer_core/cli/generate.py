@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import re
@@ -11,25 +10,24 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ..cameras import CAMERA_PRESETS, with_angles
 from ..errors import InputError
-from ..formats import read_ply
-from ..gaussians import Gaussians
-from ..initializers import SHAPES, initial_shape
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.checkpoint import read_metadata
-from ..optimize.config import METHODS
+from ..optimize.config import METHOD_DEFAULTS, METHODS
 from ..optimize.memory import MODES, MemoryPlan, free_bytes, plan_memory
 from ..optimize.overrides import apply_overrides, show
 from ..optimize.presets import INITIAL_COUNT
-from ..optimize.randomness import step_generator
 from ..prompts import PromptConfig, encode_prompts
+from .exports import parse_exports
+from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
-from .run_folder import RunFolder, fingerprint
+from .run_folder import EXPORTS, RunFolder
 from .session import Session
+from .settings import GenerateConfig
 
 STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
 """The small SDXL that comes with the repository."""
@@ -62,7 +60,8 @@ class Lora:
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("generate", help="make a splat from a prompt")
-    parser.add_argument("prompt", metavar="PROMPT", help='what to make, e.g. "a red mug"')
+    what = 'what to make, e.g. "a red mug"; (red:1.3) weighs a word, \\( is a bracket'
+    parser.add_argument("prompt", metavar="PROMPT", help=what)
     parser.add_argument("--negative", default="", help="what to steer away from")
     parser.add_argument("--perp-neg", action="store_true", help="also steer away from the other directions (Perp-Neg)")
     parser.add_argument("--artefacts", default="", help="SDS-Bridge: words for artefacts, e.g. 'blurry, oversaturated'")
@@ -76,17 +75,23 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of the preset; see --show"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of the preset or the prompt (prompt.side=profile); see --show",
     )
     parser.add_argument("--show", action="store_true", help="print all settings and stop")
     parser.add_argument("--method", choices=METHODS, help="guidance (default: the preset's, tsm)")
+    parser.add_argument(
+        "--cameras", choices=list(CAMERA_PRESETS), help="what is seen: an object (default), a head, or all sides of it"
+    )
     parser.add_argument("--gamma", type=float, help="TSM: mu = s + gamma (t - s), in [0, 1]")
     parser.add_argument("--cfg", type=float, help="classifier-free guidance scale (default: 7.5; sds: 100)")
     parser.add_argument("--steps", type=int, help="optimisation steps")
     parser.add_argument("--views", type=int, help="views per step")
     parser.add_argument("--resolution", type=int, help="pixels per side, a multiple of 64")
-    parser.add_argument("--init", default="sphere", metavar="|".join([*SHAPES, "FILE.ply"]), help="default: sphere")
-    parser.add_argument("--count", type=int, help="Gaussians of the initial shape (default: the preset's)")
+    add_init_options(parser)
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="auto", help="of the UNet (default: half on CUDA)")
@@ -94,23 +99,24 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--vae-dtype", choices=("float32", "bfloat16"), default="float32", help="SDXL's VAE overflows in float16"
     )
     parser.add_argument(
-        "--memory", choices=MODES, help="how much to keep instead of computing twice (default: auto, from free memory)"
+        "--memory",
+        choices=MODES,
+        help="what to keep instead of computing twice (default: the preset's; auto: what fits)",
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: slow start, faster steps")
     add_device_options(parser)
+    parser.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help=f"beside splat.ply and turntable.mp4: {', '.join(EXPORTS)}; may be given several times",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     parser.set_defaults(run=run)
-
-
-METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sds": {"cfg": 100.0},
-    "sdi": {"t_annealing": (999, 200)},
-    "sds_bridge": {"cfg": 100.0},
-}
-"""What a method chosen by name brings with it; an option given beside it wins."""
 
 
 def option_name(field: str, args: argparse.Namespace) -> str:
@@ -126,8 +132,8 @@ def preset_name(args: argparse.Namespace) -> str:
     return str(args.preset or ("official" if args.model else "starter"))
 
 
-def build_config(args: argparse.Namespace) -> OptimizeConfig:
-    """The preset with the options that were given. Errors: InputError."""
+def build_config(args: argparse.Namespace, prompt: PromptConfig) -> GenerateConfig:
+    """The preset with the options that were given, and the prompt with its own. Errors: InputError."""
     config = PRESETS[preset_name(args)]
     guidance = config.guidance
     if args.method is not None:
@@ -140,8 +146,10 @@ def build_config(args: argparse.Namespace) -> OptimizeConfig:
     if args.clip is not None:
         clip = replace(clip, mode="off") if args.clip == "off" else replace(clip, threshold=_number(args.clip))
     numbers = {n: getattr(args, n) for n in ("steps", "views", "resolution") if getattr(args, n) is not None}
-    config = replace(config, guidance=guidance, clip=clip, seed=args.seed, **numbers)
-    return apply_overrides(config, args.set)
+    cameras = config.cameras if args.cameras is None else with_angles(config.cameras, args.cameras)
+    given = {**numbers, **({"memory": args.memory} if args.memory else {})}
+    config = replace(config, guidance=guidance, clip=clip, cameras=cameras, seed=args.seed, **given)
+    return apply_overrides(GenerateConfig.of(config, prompt), args.set)
 
 
 def _number(text: str) -> float:
@@ -149,19 +157,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise InputError("--clip", "a number above 0, or off", text) from error
-
-
-def initial_gaussians(args: argparse.Namespace, seed: int) -> Gaussians:
-    """The scene that `--init` names. Errors: InputError."""
-    if args.init.lower().endswith(".ply"):
-        if args.count is not None:
-            raise InputError("--count", "no count beside a file, which has its own", args.count)
-        return read_ply(Path(args.init), "--init")
-    count = args.count if args.count is not None else INITIAL_COUNT[preset_name(args)]
-    try:
-        return initial_shape(args.init, count, step_generator(seed, 0, "init"))
-    except InputError as error:
-        raise InputError(f"--{error.field}", error.expected, error.got, error.remedy) from error
 
 
 def default_folder(prompt: str) -> Path:
@@ -186,15 +181,17 @@ def run(args: argparse.Namespace) -> int:
     check_finite_options(args)
     prompt = PromptConfig(args.prompt, negative=args.negative, perp_neg=args.perp_neg, artefacts=args.artefacts)
     try:
-        config = build_config(args)
+        everything = build_config(args, prompt)
     except InputError as error:
         option = option_name(error.field, args)
         raise InputError(option, error.expected, error.got, error.remedy) from error
-    if config.guidance.method == "sds_bridge" and not args.artefacts:
+    config, prompt = everything.optimization, everything.prompt
+    if config.guidance.method == "sds_bridge" and not prompt.artefacts:
         raise InputError("--artefacts", "words for artefacts, which sds_bridge needs", "none")
     if args.show:
-        print(show(config))
+        print(show(everything))
         return 0
+    exports = parse_exports(args.export)
     device = resolve_device(args.device)
     renderer = check_renderer(args.renderer, device)
     if args.resume and args.out is None:
@@ -202,36 +199,34 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out or default_folder(args.prompt))
     check_writable(folder.path)
     folder.check(resume=args.resume, overwrite=args.overwrite)
-    gaussians = initial_gaussians(args, config.seed)
+    gaussians, started_from = start(args, config.seed, INITIAL_COUNT[preset_name(args)], device)
     teacher = load_teacher(args, device)
     settings = {
         "prompt": prompt,
         "config": config,
-        "init": args.init,
-        "init_sha256": content_hash(gaussians),
-        "count": len(gaussians),
+        **started_from,
         "model": teacher.describe(),
         "renderer": renderer,
         "device": str(device),
         "options": {k: v for k, v in vars(args).items() if k != "run"},
     }
-    identity = fingerprint(settings)
     if args.resume:
-        folder.check_identity(identity)
+        folder.check_identity(settings)
         state = load_state(folder.state, config.learning_rates, device)
         if state.step > config.steps:
             raise InputError("--steps", f"at least the {state.step} steps already made", config.steps)
     else:
+        assert gaussians is not None  # only a resumed run has none
         state = OptimizationState.create(gaussians.to(device), config.learning_rates)
     prompts = encode_prompts(teacher, prompt)
     teacher.release_text_encoders()
     plan = memory_plan(args, folder, config, device, teacher.encoder_bytes_per_pixel())
     teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
-    config = replace(config, recompute_encoder=plan.recompute_encoder)
+    config = replace(config, recompute_encoder=plan.recompute_encoder or config.recompute_encoder)
     if args.compile:
         teacher.compile()
     settings = {**settings, "config": config}
-    return Session(state, config, plan, renderer, folder, settings, identity).run(teacher, prompts)
+    return Session(state, config, plan, renderer, folder, settings, exports).run(teacher, prompts)
 
 
 def memory_plan(
@@ -245,20 +240,12 @@ def memory_plan(
     if args.resume and args.memory is None:
         return MemoryPlan(**json.loads(read_metadata(folder.state)["memory"]))
     return plan_memory(
-        args.memory or "auto",
+        config.memory,
         free_bytes(device),
         resolution=config.resolution,
         views=config.views,
         encoder_bytes_per_pixel=encoder_bytes_per_pixel,
     )
-
-
-def content_hash(gaussians: Gaussians) -> str:
-    """A hash of every number of a scene."""
-    digest = hashlib.sha256()
-    for _, value in gaussians.tensors():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignore[no-untyped-def]

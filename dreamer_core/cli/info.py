@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 
-from ..formats import read_ply
+from ..formats import READABLE, load_gaussians, read_metadata, splat_suffix
+from ..formats.compressed_ply import is_compressed
 from ..gaussians import Gaussians
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("info", help="what a splat file holds")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a Gaussian splat .ply")
+    parser.add_argument("file", type=Path, metavar="FILE", help=f"a splat: {', '.join(READABLE)}")
     parser.set_defaults(run=run)
 
 
@@ -36,9 +38,28 @@ def describe(gaussians: Gaussians) -> dict[str, str]:
     }
 
 
+NAMES = {
+    ".ply": "PLY, 3DGS",
+    ".compressed.ply": "PLY, compressed (PlayCanvas)",
+    ".splat": "splat (antimatter15)",
+    ".spz": "SPZ (Niantic)",
+}
+
+
+def format_name(path: Path) -> str:
+    """What kind of file it is, and its size."""
+    suffix = splat_suffix(path)
+    if suffix.endswith(".ply"):
+        suffix = ".compressed.ply" if is_compressed(path) else ".ply"
+    return f"{NAMES[suffix]}, {path.stat().st_size:,} bytes"
+
+
 def run(args: argparse.Namespace) -> int:
-    """Print a table."""
+    """Print a table, then what was recorded with the splat."""
+    facts = describe(load_gaussians(args.file))
     print(args.file)
-    for name, value in describe(read_ply(args.file)).items():
+    for name, value in {"format": format_name(args.file), **facts}.items():
         print(f"  {name:<16} {value}")
+    for name, value in read_metadata(args.file).items():
+        print(f"  {name:<16} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
     return 0

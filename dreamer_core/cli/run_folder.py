@@ -14,6 +14,8 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..files import write_atomically
+from ..formats import WRITABLE
+from ..media import FILMS
 from ..optimize import StepReport
 from ..optimize.checkpoint import read_metadata
 
@@ -22,6 +24,12 @@ COLUMNS = (
     "network_calls", "network_evaluations", "seconds", "tv_rgb", "tv_disparity", "scale", "opacity",
     "opacity_entropy", "anisotropy",
 )  # fmt: skip
+
+
+SPLATS = {suffix[1:]: f"splat{suffix}" for suffix in WRITABLE if suffix != ".ply"}
+ANIMATIONS = {suffix[1:]: f"turntable{suffix}" for suffix in FILMS if suffix != ".mp4"}
+EXPORTS = {**SPLATS, **ANIMATIONS}
+"""Format that `--export` names -> the file in the run's folder."""
 
 
 def jsonable(value: Any) -> Any:
@@ -35,12 +43,42 @@ def jsonable(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
-    """A hash of everything that decides the result except the number of steps and the device."""
+MAY_CHANGE = ("steps", "recompute_encoder", "memory", "cleanup")
+"""Settings that a resumed run may have otherwise: the state does not depend on them."""
+NAMED = 5
+"""So many differing settings are named in an error."""
+
+
+def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides the state of a run at a step, as plain values; the device and renderer do not."""
     plain = jsonable(settings)
-    plain["config"] = {k: v for k, v in plain["config"].items() if k not in ("steps", "recompute_encoder")}
-    plain = {k: v for k, v in plain.items() if k not in ("device", "renderer", "options")}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    plain["config"] = {k: v for k, v in plain["config"].items() if k not in MAY_CHANGE}
+    return {k: v for k, v in plain.items() if k not in ("device", "renderer", "options")}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """A hash of `decisive`."""
+    return hashlib.sha256(json.dumps(decisive(settings), sort_keys=True).encode()).hexdigest()
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Dotted names of nested values; those of the configuration are as `--set` takes them."""
+    if not isinstance(value, dict):
+        return {name: value}
+    prefix = f"{name}." if name and name != "config" else ""
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}{key}").items()}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """`name: old -> new` of every setting that differs between two `decisive` settings."""
+    before, after = _flat(old), _flat(new)
+    names = [*after, *(name for name in before if name not in after)]
+    missing = "nothing"
+    return [
+        f"{name}: {before.get(name, missing)} -> {after.get(name, missing)}"
+        for name in names
+        if before.get(name, missing) != after.get(name, missing)
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -97,19 +135,24 @@ class RunFolder:
             remedy = "add --resume to go on, --overwrite to replace it, or name another folder"
             raise InputError("--out", "a folder without a run", f"{self.path}, which holds one", remedy)
 
-    def check_identity(self, identity: str) -> None:
-        """Errors: InputError where the saved run had other settings."""
-        if read_metadata(self.state).get("fingerprint") != identity:
-            raise InputError(
-                "--resume",
-                "the settings that the run began with (only --steps may change)",
-                f"other settings than in {self.log}",
-                "repeat the options recorded there, or start another run with --out",
-            )
+    def check_identity(self, settings: dict[str, Any]) -> None:
+        """Errors: InputError naming what differs, where the saved run had other settings."""
+        metadata = read_metadata(self.state)
+        if metadata.get("fingerprint") == fingerprint(settings):
+            return
+        found = differences(json.loads(metadata.get("settings", "{}")), json.loads(json.dumps(decisive(settings))))
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        raise InputError(
+            "--resume",
+            "the settings that the run began with (only --steps, --memory and cleanup may change)",
+            "; ".join(found[:NAMED]) + more if "settings" in metadata else "others",
+            f"repeat the options recorded in {self.log}, or start another run with --out",
+        )
 
     def remove_pictures(self) -> None:
         """Pictures and film of an earlier state of the run, which would pass for this one's."""
-        for path in (self.turntable, self.views):
+        exported = [self.path / name for name in (*EXPORTS.values(), "splat.json")]
+        for path in (self.turntable, self.views, *exported):
             path.unlink(missing_ok=True)
 
     def read_metrics(self, steps: int) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,11 +20,13 @@ from ..cameras import turntable
 from ..diffusion.predictor import NoisePredictor
 from ..errors import DivergenceError
 from ..formats import write_ply
+from ..gaussians import Gaussians
 from ..media import contact_sheet, render_views, write_mp4, write_png
-from ..optimize import OptimizationState, OptimizeConfig, StepReport, optimize, save_state
+from ..optimize import CleanupReport, OptimizationState, OptimizeConfig, StepReport, clean, optimize, save_state
 from ..optimize.memory import MemoryPlan
 from ..prompts import PromptProcessor
-from .run_folder import RunFolder, row, versions
+from .exports import recorded, write_exports
+from .run_folder import RunFolder, decisive, fingerprint, row, versions
 
 WHITE = (1.0, 1.0, 1.0)
 ELEVATION = 15.0
@@ -64,7 +67,7 @@ class Session:
     renderer: str
     folder: RunFolder
     settings: dict[str, Any]
-    identity: str
+    exports: tuple[str, ...] = ()
     status: str = "running"
     phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.perf_counter)
@@ -72,6 +75,10 @@ class Session:
 
     def __post_init__(self) -> None:
         self.first_step = self.state.step
+        self.exported: list[Path] = []
+        self.identity = fingerprint(self.settings)
+        self.cleaned = CleanupReport()
+        self.kept: Gaussians | None = None
         self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
 
     def run(self, teacher: NoisePredictor, prompts: PromptProcessor) -> int:
@@ -127,12 +134,21 @@ class Session:
         """State, splat, metrics and log as they are now; a state in the middle of an update is not kept."""
         if not self.state.updating:
             metadata = {"fingerprint": self.identity, "memory": json.dumps(asdict(self.plan))}
+            metadata["settings"] = json.dumps(decisive(self.settings))
             save_state(self.state, self.folder.state, metadata)
-            gaussians = self.state.gaussians.detach()
+            gaussians = self.kept = self.result()
             if len(gaussians) and gaussians.check_finite() is None:
-                write_ply(gaussians, self.folder.splat)
+                write_ply(gaussians, self.folder.splat, recorded(self.settings, self.state.step))
         self.folder.write_metrics(self.rows)
         self.write_log()
+
+    def result(self) -> Gaussians:
+        """What the run has made so far; the finished object without what the clean-up removes."""
+        gaussians = self.state.gaussians.detach()
+        if self.state.step < self.config.steps:
+            return gaussians
+        gaussians, self.cleaned = clean(gaussians, self.config.cleanup)
+        return gaussians
 
     def write_log(self) -> None:
         """run.json."""
@@ -141,7 +157,8 @@ class Session:
             {
                 "status": self.status,
                 "steps_made": self.state.step,
-                "gaussians": len(self.state.params["means"]),
+                "gaussians": len(self.state.params["means"]) - self.cleaned.removed,
+                "removed": self.cleaned,
                 **self.settings,
                 "memory_plan": self.plan,
                 "fingerprint": self.identity,
@@ -156,27 +173,32 @@ class Session:
         """The contact sheet, and unless interrupted the film."""
         from tqdm import tqdm
 
-        gaussians = self.state.gaussians.detach()
+        gaussians = self.kept
+        assert gaussians is not None  # the run came to its end, so the state was whole
         sheet = turntable(8, 256, elevation=ELEVATION)
         write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, self.renderer))), self.folder.views)
         if self.status == "interrupted":
             return
 
-        def frames() -> Iterator[Tensor]:
-            film = render_views(gaussians, turntable(120, 512, elevation=ELEVATION), WHITE, self.renderer)
-            for frame in tqdm(film, total=120, desc="turntable", unit="frame", leave=False):
+        def frames(views: int, size: int) -> Iterator[Tensor]:
+            film = render_views(gaussians, turntable(views, size, elevation=ELEVATION), WHITE, self.renderer)
+            for frame in tqdm(film, total=views, desc="turntable", unit="frame", leave=False):
                 if interrupt.requested:
                     raise _FilmInterrupted
                 yield frame
 
         try:
-            write_mp4(frames(), self.folder.turntable)
+            write_mp4(frames(120, 512), self.folder.turntable)
+            metadata = recorded(self.settings, self.state.step)
+            for path in write_exports(self.exports, self.folder.path, gaussians, metadata, frames):
+                self.exported.append(path)
         except _FilmInterrupted:
             self.status = "interrupted"
 
     def tell(self) -> int:
         """Print what was written; the exit code."""
-        files = [p for p in (self.folder.splat, self.folder.turntable, self.folder.views) if p.exists()]
+        made = (self.folder.splat, self.folder.turntable, self.folder.views, *self.exported)
+        files = [p for p in made if p.exists()]
         if self.status == "interrupted":
             kept = ", ".join(str(path) for path in [*files, self.folder.state])
             print(
@@ -185,7 +207,11 @@ class Session:
                 file=sys.stderr,
             )
             return 130
-        print(f"{len(self.state.params['means']):,} Gaussians after {self.state.step} steps")
+        count, gone = len(self.state.params["means"]) - self.cleaned.removed, self.cleaned
+        removed = (
+            f"; removed {gone.transparent:,} transparent ones and {gone.floaters:,} floaters" if gone.removed else ""
+        )
+        print(f"{count:,} Gaussians after {self.state.step} steps{removed}")
         for path in files:
             print(path)
         return 0

@@ -6,16 +6,19 @@ world; `dreamer_core.frames` lies between them.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError
 from ..files import write_atomically
-from ..frames import flip_frame
 from ..gaussians import Gaussians
+from .compressed_ply import is_compressed, read_compressed_ply
+from .frame import check_file, to_file_frame, to_world
+from .metadata import with_comments
 
 _REQUIRED = (
     "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
@@ -23,18 +26,18 @@ _REQUIRED = (
 )  # fmt: skip
 
 
-def write_ply(gaussians: Gaussians, path: Path) -> None:
-    """Write all Gaussians of our world as a binary PLY, atomically (gsplat's exporter).
+def write_ply(
+    gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None = None, field: str = "splat"
+) -> None:
+    """Write all Gaussians of our world as a binary PLY, atomically (gsplat's exporter); metadata as comments.
 
-    Errors: ValueError where a parameter holds NaN or inf.
+    Errors: InputError for no Gaussians, NaN or inf.
     """
     from gsplat.exporter import export_splats
 
-    bad = gaussians.check_finite()
-    if bad is not None:
-        raise ValueError(f"write_ply: expected finite Gaussians, but {bad} holds NaN or inf")
-    g = flip_frame(gaussians.detach().to("cpu"))
+    g = to_file_frame(gaussians, field)
     data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="ply")
+    data = with_comments(data, metadata or {})
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
@@ -43,16 +46,13 @@ def write_ply(gaussians: Gaussians, path: Path) -> None:
 
 
 def read_ply(path: Path, field: str = "FILE") -> Gaussians:
-    """The Gaussians of a 3DGS PLY, in our world. `field` names the option in errors.
+    """The Gaussians of a 3DGS PLY, compressed or not, in our world. `field` names the option in errors.
 
     Errors: InputError for a missing or truncated file, another format, or a PLY without Gaussian attributes.
     """
     from trimesh.exchange.ply import load_ply
 
-    if path.is_dir():
-        raise InputError(field, "a .ply file", f"{path}, which is a folder")
-    if not path.is_file():
-        raise InputError(field, "a .ply file", f"{path}, which does not exist")
+    check_file(path, field, "a .ply file")
     try:
         file = path.open("rb")
     except OSError as error:
@@ -61,6 +61,8 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         if file.read(3) != b"ply":
             raise InputError(field, "a .ply file", f"{path}, which does not begin with 'ply'")
         file.seek(0)
+        if is_compressed(path):
+            return to_world(read_compressed_ply(path, field), path, field)
         try:
             elements = load_ply(file)["metadata"]["_ply_raw"]
             vertices = elements["vertex"]["data"]
@@ -84,7 +86,7 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         return torch.from_numpy(np.stack([rows[name] for name in names], axis=-1))
 
     n = len(rows["x"])
-    higher = columns(rest).reshape(n, 3, -1).transpose(1, 2).contiguous() if rest else torch.zeros(n, 0, 3)
+    higher = columns(rest).reshape(n, 3, len(rest) // 3).transpose(1, 2).contiguous() if rest else torch.zeros(n, 0, 3)
     gaussians = Gaussians(
         means=columns(["x", "y", "z"]),
         quats=columns([f"rot_{i}" for i in range(4)]),
@@ -93,10 +95,4 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         sh0=columns([f"f_dc_{i}" for i in range(3)])[:, None],
         shN=higher,
     )
-    if n == 0:
-        raise InputError(field, "at least one Gaussian", f"{path} with none")
-    bad = gaussians.check_finite()
-    if bad is not None:
-        raise InputError(field, "finite numbers", f"{path} with NaN or inf in {bad}")
-    flipped = flip_frame(gaussians)
-    return replace(flipped, quats=-flipped.quats)  # what was written comes back to the last bit
+    return to_world(gaussians, path, field)

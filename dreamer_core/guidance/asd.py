@@ -7,9 +7,6 @@ from torch import Tensor
 from ..diffusion.predictor import NoisePredictor
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 
-SHIFT = 0.1
-"""How far t+ lies beyond t, as a share of t - t_min."""
-
 
 def asd(
     predictor: NoisePredictor,
@@ -20,12 +17,13 @@ def asd(
     *,
     cfg: float = 7.5,
     t_min: int,
+    shift: float = 0.1,
 ) -> GuidanceResult:
-    """grad = (1 - a) (e_cfg(x_t, t) - e_y(x_t+, t+)), both from the same noise; t+ = t + 0.1 (t - t_min).
+    """grad = (1 - a) (e_cfg(x_t, t) - e_y(x_t+, t+)), both from the same noise; t+ = t + shift (t - t_min).
 
     Asynchronous timesteps: a network that sees more noise errs less, which stands in for a tuned copy.
     """
-    later = min(steps.t + round(SHIFT * (steps.t - t_min)), len(predictor.sigmas) - 1)
+    later = min(steps.t + round(shift * (steps.t - t_min)), len(predictor.sigmas) - 1)
     sigma, sigma_later = float(predictor.sigmas[steps.t]), float(predictor.sigmas[later])
     also = [(z + sigma_later * noise, sigma_later, cond.positive)]
     e_cfg, (target,), samples = guided_noise(predictor, z + sigma * noise, sigma, cond, cfg, also)

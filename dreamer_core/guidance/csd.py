@@ -16,15 +16,17 @@ def csd(
     cond: GuidanceConditioning,
     *,
     progress: float,
+    last_empty: float = 0.5,
 ) -> GuidanceResult:
     """grad = (1 - a) (e_y - b1 e_neg - b2 e_''), at x_t = z + sigma_t n; (b1, b2) ramps from (1, 0) to (1/2, 1/2).
 
-    `progress` in [0, 1] is where the run is. Only the classifier part of guidance is left (sec. 4.2).
+    `progress` in [0, 1] is where the run is, `last_empty` is b2 at its end. Only the classifier part of guidance is
+    left (sec. 4.2).
     """
     sigma = float(predictor.sigmas[steps.t])
     x_t = z + sigma * noise
     prompts = (cond.positive, cond.negative, cond.inversion)
     positive, negative, empty = evaluate_together(predictor, [(x_t, sigma, prompt) for prompt in prompts])
-    b1, b2 = 1.0 - progress / 2, progress / 2
+    b1, b2 = 1.0 - progress * last_empty, progress * last_empty
     weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
     return GuidanceResult(weight * (positive - b1 * negative - b2 * empty), calls=1, samples=3)

@@ -8,10 +8,6 @@ from ..diffusion.moves import euler_step
 from ..diffusion.predictor import NoisePredictor
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 
-INVERSION_STEPS = 10
-INVERSION_CFG = -7.5
-EXTRA_NOISE = 0.3
-
 
 def sdi(
     predictor: NoisePredictor,
@@ -21,22 +17,25 @@ def sdi(
     cond: GuidanceConditioning,
     *,
     cfg: float = 7.5,
+    inversion_steps: int = 10,
+    inversion_cfg: float = -7.5,
+    extra_noise: float = 0.3,
 ) -> GuidanceResult:
     """grad = sqrt(1 - a) (e_cfg(z + sigma_t k, t) - k), with k the noise that leads from z to x_t.
 
     k comes from a text-conditional DDIM inversion with guidance -7.5 in steps of a tenth of the schedule, plus
-    0.3 sqrt(1 - a) n. t falls over the run (`GuidanceConfig.t_annealing`).
+    0.3 sqrt(1 - a) n; these three figures are parameters. t falls over the run (`GuidanceConfig.t_annealing`).
     """
     sigmas = predictor.sigmas
-    stride = -(-len(sigmas) // INVERSION_STEPS)
+    stride = -(-len(sigmas) // inversion_steps)
     x, now, samples, calls = z, 0, 0, 0
     while now < steps.t:
         after = min(now + stride, steps.t)
-        eps, _, n = guided_noise(predictor, x, float(sigmas[now]), cond, INVERSION_CFG)
+        eps, _, n = guided_noise(predictor, x, float(sigmas[now]), cond, inversion_cfg)
         x = euler_step(x, eps, float(sigmas[now]) if now else 0.0, float(sigmas[after]))
         now, samples, calls = after, samples + n, calls + 1
     sigma = float(sigmas[steps.t])
     root = sigma / (1.0 + sigma**2) ** 0.5  # sqrt(1 - a)
-    k = (x - z) / sigma + EXTRA_NOISE * root * noise
+    k = (x - z) / sigma + extra_noise * root * noise
     e_cfg, _, n = guided_noise(predictor, z + sigma * k, sigma, cond, cfg)
     return GuidanceResult(root * (e_cfg - k), calls=calls + 1, samples=samples + n)

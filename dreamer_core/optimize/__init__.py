@@ -1,6 +1,7 @@
 """The optimisation: configuration, state, loop."""
 
 from .checkpoint import load_state, save_state
+from .cleanup import CleanupConfig, CleanupReport, clean
 from .config import (
     BackgroundConfig,
     DensityConfig,
@@ -16,6 +17,8 @@ from .state import OptimizationState
 __all__ = [
     "PRESETS",
     "BackgroundConfig",
+    "CleanupConfig",
+    "CleanupReport",
     "DensityConfig",
     "GuidanceConfig",
     "LearningRates",
@@ -23,6 +26,7 @@ __all__ = [
     "OptimizeConfig",
     "RegularizerConfig",
     "StepReport",
+    "clean",
     "load_state",
     "optimize",
     "save_state",

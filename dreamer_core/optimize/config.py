@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..cameras import OrbitConfig
 from ..errors import InputError
 from ..guidance.clipping import ClipConfig
+from .cleanup import CleanupConfig
+from .memory import MODES, MemoryMode
 
 Method = Literal["tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge"]
 METHODS: tuple[Method, ...] = ("tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge")
+
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sds": {"cfg": 100.0},
+    "sdi": {"t_annealing": (999, 200)},
+    "sds_bridge": {"cfg": 100.0},
+}
+"""What a method that is chosen by name brings with it; a value given beside it wins."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,16 @@ class GuidanceConfig:
     """Strength of the per-channel offset added to the noise."""
     flip: float = 0.5
     """Probability that the whole batch is mirrored before it is encoded."""
+    csd_empty: float = 0.5
+    """CSD only: share of the empty prompt in what is subtracted, at the end of the schedule; it grows from 0."""
+    sdi_steps: int = 10
+    """SDI only: steps of its inversion over the whole schedule; t takes its share of them."""
+    sdi_cfg: float = -7.5
+    """SDI only: guidance scale of the inversion."""
+    sdi_noise: float = 0.3
+    """SDI only: fresh noise added to the inverted one."""
+    asd_shift: float = 0.1
+    """ASD only: how far the later timestep lies beyond t, as a share of t - t_min."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -62,8 +81,16 @@ class GuidanceConfig:
             raise InputError("flip", "a probability in [0, 1]", self.flip)
         if not 0 < self.weight < math.inf:
             raise InputError("weight", "a number above 0", self.weight)
-        if not math.isfinite(self.cfg):
-            raise InputError("cfg", "a finite number", self.cfg)
+        for name in ("cfg", "sdi_cfg"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(name, "a finite number", getattr(self, name))
+        for name in ("csd_empty", "asd_shift"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(name, "a share in [0, 1]", getattr(self, name))
+        if self.sdi_steps < 1:
+            raise InputError("sdi_steps", "at least 1 step", self.sdi_steps)
+        if not 0.0 <= self.sdi_noise < math.inf:
+            raise InputError("sdi_noise", "0 or more", self.sdi_noise)
 
     def warmup(self, step: int) -> float:
         """w, from 1 at step 0 to 0 at `warmup_steps`."""
@@ -194,6 +221,8 @@ class OptimizeConfig:
     """Standard deviation of the factor 1 + noise on the scales while training."""
     recompute_encoder: bool = False
     """Encode twice, the second time view by view with gradient: less memory, the same gradient."""
+    memory: MemoryMode = "auto"
+    """How much to keep instead of computing twice; `auto` follows from the free memory. The result is the same."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     cameras: OrbitConfig = field(default_factory=OrbitConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
@@ -201,6 +230,8 @@ class OptimizeConfig:
     learning_rates: LearningRates = field(default_factory=LearningRates)
     density: DensityConfig = field(default_factory=DensityConfig)
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
+    cleanup: CleanupConfig = field(default_factory=lambda: CleanupConfig(enabled=False))
+    """Of the finished object; the published code has none."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "views", "schedule_steps"):
@@ -212,3 +243,5 @@ class OptimizeConfig:
             raise InputError("depth_share", "a share in [0, 1]", self.depth_share)
         if self.scale_noise < 0:
             raise InputError("scale_noise", "0 or more", self.scale_noise)
+        if self.memory not in MODES:
+            raise InputError("memory", f"one of {', '.join(MODES)}", self.memory)

@@ -136,11 +136,17 @@ def guidance_gradient(
         case "sds":
             return sds(*given, cfg=config.cfg)
         case "csd":
-            return csd(*given, progress=progress)
+            return csd(*given, progress=progress, last_empty=config.csd_empty)
         case "sdi":
-            return sdi(*given, cfg=config.cfg)
+            return sdi(
+                *given,
+                cfg=config.cfg,
+                inversion_steps=config.sdi_steps,
+                inversion_cfg=config.sdi_cfg,
+                extra_noise=config.sdi_noise,
+            )
         case "asd":
-            return asd(*given, cfg=config.cfg, t_min=config.t_range[0])
+            return asd(*given, cfg=config.cfg, t_min=config.t_range[0], shift=config.asd_shift)
         case "sds_bridge":
             return sds_bridge(*given, scale=config.cfg)
 
@@ -179,8 +185,11 @@ def train_step(
         return step_generator(config.seed, step, purpose)
 
     # Views.
-    cameras = sample_orbit(config.cameras, config.views, config.resolution, step, generator("cameras"))
-    cameras = cameras.to(device)
+    pool = None
+    if config.cameras.fov_pool > 0:
+        pool = step_generator(config.seed, step // config.cameras.fov_pool, "fov")
+    orbit = config.cameras
+    cameras = sample_orbit(orbit, config.views, config.resolution, step, generator("cameras"), pool).to(device)
     backgrounds = sample_backgrounds(config.background, config.views, generator("background")).to(device)
     choices = torch.rand(2, generator=generator("choices")).tolist()
     depth_step, flip = choices[0] < config.depth_share, choices[1] < config.guidance.flip

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..cameras import OrbitConfig
 from ..guidance.clipping import ClipConfig
+from .cleanup import CleanupConfig
 from .config import (
     DensityConfig,
     GuidanceConfig,
@@ -30,8 +31,19 @@ FAST = replace(
     cameras=replace(PAPER.cameras, progress_every=200),
     learning_rates=LearningRates(means=(2e-3, 5e-5), sh0=(1e-2, 5e-3), log_scales=(8e-3, 2e-3)),
     density=replace(PAPER.density, start=50, stop=600, every=50, reset_every=0),
+    cleanup=CleanupConfig(),
 )
 """A third of the steps, half of the views, 768 pixels."""
+
+LOW_VRAM = replace(
+    PAPER,
+    views=2,
+    resolution=768,
+    memory="low",
+    density=replace(PAPER.density, max_gaussians=300_000),
+    cleanup=CleanupConfig(),
+)
+"""For cards of 12 GB: the paper's steps at 768 pixels with half of the views; what can be is computed twice."""
 
 STARTER_ORBIT = OrbitConfig(
     radius=(3.4, 3.8),
@@ -64,6 +76,7 @@ STARTER = OptimizeConfig(
     ),
     density=DensityConfig(enabled=False),
     regularizers=RegularizerConfig(tv_rgb=0.0, tv_disparity=0.0, scale=0.0),
+    cleanup=CleanupConfig(),
 )
 """For the built-in starter checkpoint: 128 pixels, a minute on two CPU cores. Twice the steps make blobs."""
 
@@ -71,8 +84,16 @@ PRESETS: dict[str, OptimizeConfig] = {
     "official": OFFICIAL,
     "paper": PAPER,
     "fast": FAST,
+    "low_vram": LOW_VRAM,
     "starter": STARTER,
 }
 
-INITIAL_COUNT: dict[str, int] = {"official": 81_920, "paper": 81_920, "fast": 40_000, "starter": 4_000}
-"""Gaussians of the initial shape; the published 4,096 points with 20 offsets each, and less where time is short."""
+INITIAL_COUNT: dict[str, int] = {
+    "official": 81_920,
+    "paper": 81_920,
+    "fast": 40_000,
+    "low_vram": 40_000,
+    "starter": 4_000,
+}
+"""Gaussians of the initial shape; the published 4,096 points with 20 offsets each, and less where time is short or the
+resolution lower."""

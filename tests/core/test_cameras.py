@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from dreamer_core.cameras import OrbitConfig, look_at, orbit_cameras, sample_orbit, turntable, wrap_degrees
+from dreamer_core.cameras import (
+    CAMERA_PRESETS,
+    OrbitConfig,
+    look_at,
+    orbit_cameras,
+    sample_orbit,
+    turntable,
+    with_angles,
+    wrap_degrees,
+)
 from dreamer_core.errors import InputError
 
 
@@ -114,9 +123,56 @@ def test_concentration_gathers_views_at_the_front():
         ("cameras.fov", {"fov": (0.1, 3.2)}),
         ("cameras.elevation", {"elevation": (-100.0, 0.0)}),
         ("cameras.concentration", {"concentration": 0.0}),
+        ("cameras.azimuth_factor", {"azimuth_factor": 0.9}),
+        ("cameras.fov_pool", {"fov_pool": -1}),
     ],
 )
 def test_bad_ranges_name_the_field(field, kwargs):
     with pytest.raises(InputError) as error:
         OrbitConfig(**kwargs)
     assert error.value.field == field
+
+
+def test_a_head_is_seen_from_further_behind_as_it_grows():
+    head = with_angles(OrbitConfig(), "head")
+    assert head.elevation == (0.0, 30.0)  # polar 60 to 90
+    assert [head.azimuth_range(i) for i in (0, 499, 500, 1000, 5000)] == [
+        (-80.0, 80.0),
+        (-80.0, 80.0),
+        (-120.0, 120.0),
+        (-180.0, 180.0),
+        (-180.0, 180.0),
+    ]
+    draw = lambda step: sample_orbit(head, 500, 64, step, torch.Generator().manual_seed(0)).azimuth.abs().max()
+    assert 78 < draw(0) <= 80
+    assert 117 < draw(500) <= 120
+    assert 170 < draw(1000) <= 180
+
+
+def test_camera_presets_keep_distances_and_fields_of_view():
+    starter = OrbitConfig(radius=(3.4, 3.8), fov=(0.58, 0.64), progress_every=0)
+    for name in CAMERA_PRESETS:
+        found = with_angles(starter, name)
+        assert (found.radius, found.fov, found.progress_every) == (starter.radius, starter.fov, 0)
+    assert with_angles(OrbitConfig(), "object") == OrbitConfig()
+    full = with_angles(OrbitConfig(), "full")
+    assert full.elevation[0] < -45
+    assert full.elevation[1] > 60
+    assert OrbitConfig(azimuth=(-90.0, 90.0)).azimuth_range(5000) == (-90.0, 90.0)  # grows only where asked to
+    with pytest.raises(InputError, match="cameras: expected one of object, head, full, got feet"):
+        with_angles(starter, "feet")
+
+
+def test_one_field_of_view_per_pool_or_per_view():
+    def fovs(pool_seed):
+        pool = None if pool_seed is None else torch.Generator().manual_seed(pool_seed)
+        return sample_orbit(OrbitConfig(), 6, 64, 0, torch.Generator().manual_seed(3), pool)
+
+    each, first, again, second = fovs(None), fovs(1), fovs(1), fovs(2)
+    assert len(set(each.fov.tolist())) == 6
+    assert len(set(first.fov.tolist())) == 1
+    assert torch.equal(first.fov, again.fov)
+    assert first.fov[0] != second.fov[0]
+    assert 0.32 <= first.fov[0] <= 0.60
+    torch.testing.assert_close(first.Ks[0, 0, 0], 32 / torch.tan(first.fov[0] / 2))
+    assert torch.equal(each.viewmats, first.viewmats)  # nothing else changes

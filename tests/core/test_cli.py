@@ -16,7 +16,9 @@ from PIL import Image
 
 from dreamer_core.cli import main, session
 from dreamer_core.cli.generate import Lora, default_folder
+from dreamer_core.cli.run_folder import differences
 from dreamer_core.formats import read_ply
+from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.loop import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,11 +82,37 @@ def test_a_run_is_not_lost_by_accident(finished, tiny_sdxl_dir, capsys):
     before = (finished / "splat.ply").read_bytes()
     assert generate(tiny_sdxl_dir, finished) == 2
     assert "--out: expected a folder without a run" in capsys.readouterr().err
-    assert generate(tiny_sdxl_dir, finished, "--resume", "--cfg", "3") == 2
-    assert "only --steps may change" in capsys.readouterr().err
+    assert generate(tiny_sdxl_dir, finished, "--resume", "--cfg", "3", "--set", "prompt.side=profile") == 2
+    assert "got prompt.side: side view -> profile; guidance.cfg: 7.5 -> 3.0; repeat" in capsys.readouterr().err
     assert generate(tiny_sdxl_dir, finished, "--resume", "--steps", "2") == 2
     assert "--steps: expected at least the 3 steps already made, got 2" in capsys.readouterr().err
     assert (finished / "splat.ply").read_bytes() == before
+
+
+def test_the_clean_up_is_of_the_result_alone(finished, tiny_sdxl_dir, tmp_path, capsys, monkeypatch):
+    """Extending the run goes on from all Gaussians, and the settings of the clean-up may change."""
+    monkeypatch.setattr(session, "write_mp4", lambda frames, path: None)  # other tests look at the film
+    out = tmp_path / "short"
+    everything_goes = ["--set", "cleanup.min_opacity=0.0995", "--set", "cleanup.floaters=false"]
+    assert generate(tiny_sdxl_dir, out, "--steps", "1", *everything_goes) == 0
+    log = json.loads((out / "run.json").read_text())
+    removed = log["removed"]["transparent"]
+    assert 0 < removed < 150
+    assert log["gaussians"] == len(read_ply(out / "splat.ply")) == 150 - removed
+    assert f"removed {removed} transparent ones and 0 floaters" in capsys.readouterr().out
+    assert generate(tiny_sdxl_dir, out, "--resume") == 0
+    assert (out / "splat.ply").read_bytes() == (finished / "splat.ply").read_bytes()
+
+
+def test_differences_name_what_changed():
+    old = {"prompt": {"prompt": "a mug"}, "config": {"views": 2, "guidance": {"cfg": 7.5}}, "count": 9, "gone": 1}
+    new = {"prompt": {"prompt": "a cup"}, "config": {"views": 2, "guidance": {"cfg": 3.0}, "new": 4}, "count": 9}
+    assert differences(old, new) == [
+        "prompt.prompt: a mug -> a cup",
+        "guidance.cfg: 7.5 -> 3.0",
+        "new: nothing -> 4",
+        "gone: 1 -> nothing",
+    ]
 
 
 @pytest.mark.parametrize("method", ["ism", "sds"])
@@ -131,17 +159,20 @@ BAD = [
     (["generate", "x", "--device", "cuda:77"], "--device: expected a CUDA device that torch can use, got cuda:77"),
     (["generate", "x", "--device", "toaster"], "--device: expected auto, cpu, cuda, cuda:N or mps, got toaster"),
     (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "--renderer: expected"),
-    (["generate", "x", "--init", "cone"], "--init: expected one of sphere, box, ball or a .ply file, got cone"),
-    (["generate", "x", "--init", "gone.ply"], "--init: expected a .ply file, got gone.ply, which does not exist"),
+    (["generate", "x", "--init", "cone"], "--init: expected one of sphere, box, ball or a file (.ply"),
+    (["generate", "x", "--init", "gone.ply"], "--init: expected a file, got gone.ply, which does not exist"),
     (["generate", "x", "--count", "0"], "--count: expected at least 4 Gaussians, got 0"),
-    (
-        ["generate", "x", "--init", "a.ply", "--count", "9"],
-        "--count: expected no count beside a file, which has its own",
-    ),
     (
         ["generate", "x", "--set", "density.strat=5"],
         "--set: expected the name of a setting, got density.strat; did you",
     ),
+    (
+        ["generate", "x", "--set", "prompt.frnt=x"],
+        "--set: expected the name of a setting, got prompt.frnt; did you mean",
+    ),
+    (["generate", "x", "--set", "prompt.prompt="], "--set prompt.prompt: expected a description of the object"),
+    (["generate", "x", "--set", "cleanup.reach=0"], "--set cleanup.reach: expected a factor above 0, got 0.0"),
+    (["generate", "x", "--set", "memory=much"], "--set memory: expected one of auto, low, high, got much"),
     (["generate", "x", "--set", "density.start=x"], "--set density.start: expected a whole number, got x"),
     (["generate", "x", "--set", "cameras.fov=0.3"], "--set cameras.fov: expected 2 numbers separated by a comma"),
     (["generate", "x", "--set", "resolution=65"], "--set resolution: expected a multiple of 64"),
@@ -158,13 +189,13 @@ BAD = [
     (["generate", "x", "--set", "guidance.cfg=nan"], "--set guidance.cfg: expected a finite number, got nan"),
     (["generate", "x", "--set", "guidance.method=sds_bridge"], "--artefacts: expected words for artefacts"),
     (["render", "gone.ply", "--out", "."], "--out: expected a name that ends in"),
-    (["info", "."], "FILE: expected a .ply file, got ., which is a folder"),
+    (["info", "."], "FILE: expected a splat file (.ply, .splat, .spz), got ., which is a folder"),
     (["render", "gone.ply", "--out", "a.png"], "FILE: expected a .ply file, got gone.ply"),
-    (["render", "gone.ply", "--out", "a.gif"], "--out: expected a name that ends in .png or .mp4, got a.gif"),
+    (["render", "gone.ply", "--out", "a.bmp"], "--out: expected a name that ends in .png, .mp4, .webp, .gif"),
     (["render", "gone.ply", "--out", "a.mp4", "--resolution", "33"], "--resolution: expected"),
     (["render", "gone.ply", "--out", "a.png", "--fov", "4"], "--fov: expected radians between 0 and pi, got 4.0"),
     (["render", "gone.ply", "--out", "a.png", "--background", "pink"], "--background: expected white, black, grey"),
-    (["info", "file.txt"], "FILE: expected a .ply file, got file.txt, which does not begin with 'ply'"),
+    (["info", "file.txt"], "FILE: expected a splat file (.ply, .splat, .spz), got file.txt"),
 ]
 
 
@@ -265,6 +296,25 @@ def test_show_prints_every_setting_as_set_takes_it(capsys):
     assert {"density.start=7", "cameras.fov=0.3,0.5", "clip.ramp_from=None", "seed=3", "views=4"} <= set(lines)
     assert main([*argv, *(word for line in lines for word in ("--set", line))]) == 0
     assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_show_prints_every_preset(preset, capsys):
+    assert main(["generate", "a mug", "--preset", preset, "--show"]) == 0
+    shown = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert shown["resolution"] == str(PRESETS[preset].resolution)
+    assert shown["cleanup.enabled"] == str(PRESETS[preset].cleanup.enabled)
+    assert shown["prompt.prompt"] == "a mug"
+    assert set(shown) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
+
+
+def test_options_reach_the_settings(capsys):
+    options = ["--cameras", "head", "--memory", "low", "--perp-neg", "--set", "prompt.perp_neg_weights.weight=-1"]
+    assert main(["generate", "a king", "--preset", "fast", "--show", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"cameras.azimuth=-80.0,80.0", "cameras.azimuth_factor=1.5", "cameras.elevation=0.0,30.0"} <= set(lines)
+    assert {"cameras.radius=5.2,5.5", "cameras.progress_every=200", "memory=low"} <= set(lines)
+    assert {"prompt.perp_neg=True", "prompt.perp_neg_weights.weight=-1.0", "prompt.prompt=a king"} <= set(lines)
 
 
 def test_lora_option():

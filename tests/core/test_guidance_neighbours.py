@@ -10,6 +10,7 @@ from test_guidance import ALPHAS, SIGMAS, SmoothTeacher, conditioning, latents
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.diffusion.predictor import Conditioning
+from dreamer_core.errors import InputError
 from dreamer_core.guidance import Timesteps, WeightedNegative, asd, csd, guided_noise, sdi, sds_bridge, tsm
 from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.loop import guidance_gradient, sample_timesteps
@@ -101,6 +102,37 @@ def test_every_method_can_be_configured(method):
     assert result.gradient.norm() > 0
 
 
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("csd", {"csd_empty": 0.2}),
+        ("sdi", {"sdi_steps": 3}),
+        ("sdi", {"sdi_cfg": -3.0}),
+        ("sdi", {"sdi_noise": 0.0}),
+        ("asd", {"asd_shift": 0.3}),
+    ],
+)
+def test_parameters_of_the_neighbours_take_effect(method, change):
+    (z, noise), c = latents(), conditioning()
+    published = replace(PRESETS["official"].guidance, method=method)
+    found = [
+        guidance_gradient(SmoothTeacher(), z, noise, Timesteps(400, 320), c, config, 0.5)
+        for config in (published, replace(published, **change))
+    ]
+    assert not torch.allclose(found[0].gradient, found[1].gradient, rtol=1e-4)
+    if "sdi_steps" in change:
+        assert [r.calls for r in found] == [5, 3]  # strides of 100 and of 334
+
+
+@pytest.mark.parametrize(
+    "change", [{"csd_empty": 1.5}, {"sdi_steps": 0}, {"sdi_cfg": math.inf}, {"sdi_noise": -1.0}, {"asd_shift": -0.1}]
+)
+def test_bad_parameters_name_their_field(change):
+    with pytest.raises(InputError) as error:
+        replace(PRESETS["official"].guidance, **change)
+    assert [error.value.field] == list(change)
+
+
 # Perp-Neg.
 
 
@@ -151,6 +183,14 @@ def test_perp_neg_weights_by_azimuth():
 class OneHot:
     def encode_text(self, prompts):
         return Conditioning(torch.eye(len(prompts))[:, None], torch.eye(len(prompts)))
+
+
+def test_perp_neg_weights_can_be_set():
+    config = PromptConfig("a mug", perp_neg=True, perp_neg_weights=PerpNeg(-1.0, 0.0, 0.0))
+    cond = encode_prompts(OneHot(), config).at(orbit_cameras([45.0], 0.0, 3.0, 0.6, 64))
+    assert [float(n.weight) for n in cond.perpendicular] == [-1.0, -1.0]
+    with pytest.raises(InputError, match=r"perp_neg_weights.weight: expected a finite number of 0 or below, got 2"):
+        PerpNeg(2.0)
 
 
 def test_prompts_carry_negatives_and_artefacts():

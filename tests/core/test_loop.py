@@ -236,12 +236,64 @@ def test_depth_steps_encode_disparity_and_clip_it(teacher, monkeypatch):
     assert spy.depth_gradient[0].abs().max() > 0  # the map's gradient goes on into the weights
 
 
+@pytest.mark.parametrize("mode", ["per_pixel", "global"])
+def test_depth_clipping_is_per_pixel_or_global(teacher, monkeypatch, mode):
+    passed, plain = [], loop.clip_depth_gradient
+    monkeypatch.setattr(
+        loop, "clip_depth_gradient", lambda g, *rest: passed.append((g, plain(g, *rest)[0])) or plain(g, *rest)
+    )
+    clip = replace(PRESETS["starter"].clip, depth_mode=mode)
+    Spy(teacher, only(depth_share=1.0, clip=clip), monkeypatch)
+    before, after = passed[0]
+    factors = (after / before)[before != 0]
+    assert factors.max() <= 1 + 1e-5
+    assert factors.min() < 0.9
+    assert (factors.max() - factors.min() < 1e-4) == (mode == "global")
+
+
+def test_a_fifth_of_the_steps_looks_at_depth(teacher, monkeypatch):
+    """The published share, over many steps: a run whose rendering is left out."""
+    depths = []
+
+    def stop(*args, depth, **kwargs):
+        depths.append(depth)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "render", stop)
+    cfg = only(depth_share=0.2)
+    state = fresh(cfg, 300)
+    for step in range(1000):
+        state.step = step
+        with pytest.raises(KeyboardInterrupt):
+            train_step(state, teacher, CameraPrompts(), cfg)
+    assert sum(depths) / 1000 == pytest.approx(0.2, abs=0.03)
+
+
 def test_a_flipped_batch_is_mirrored_left_to_right(teacher, monkeypatch):
     guidance = replace(config().guidance, flip=1.0)
     spy = Spy(teacher, only(guidance=guidance), monkeypatch)
     assert torch.equal(spy.encoded[0], spy.output.colors.detach().flip(2))
     plain = Spy(teacher, only(), monkeypatch)
     assert torch.equal(plain.encoded[0], plain.output.colors.detach())
+
+
+def test_steps_of_a_pool_share_a_field_of_view(teacher, monkeypatch):
+    cfg = only(views=2)
+    cfg = replace(cfg, cameras=replace(cfg.cameras, fov=(0.3, 0.9), fov_pool=4))
+    fovs, plain = [], loop.sample_orbit
+    monkeypatch.setattr(loop, "sample_orbit", lambda *args: fovs.append(plain(*args)) or fovs[-1])
+    run(cfg, teacher, steps=6)
+    drawn = [c.fov.unique().tolist() for c in fovs]
+    assert all(len(d) == 1 for d in drawn)
+    assert drawn[0] == drawn[1] == drawn[2] == drawn[3] != drawn[4] == drawn[5]
+
+
+def test_scale_noise_has_the_configured_spread(scene):
+    noisy = loop._noisy(scene, 0.112, torch.Generator().manual_seed(0))
+    factor = noisy.scales / scene.scales - 1
+    assert factor.mean() == pytest.approx(0.0, abs=0.005)
+    assert factor.std() == pytest.approx(0.112, abs=0.005)
+    assert loop._noisy(scene, 0.0, torch.Generator()) is scene
 
 
 def test_density_statistics_count_every_view(teacher, monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from dreamer_core.optimize import PRESETS
+from dreamer_core.optimize.memory import CHECKPOINTED_BYTES_PER_PIXEL, UNET_BYTES_PER_LATENT, plan_memory
 from dreamer_core.optimize.presets import INITIAL_COUNT
 
 OFFICIAL = {
@@ -14,6 +15,16 @@ OFFICIAL = {
     "schedule_steps": 2500,
     "depth_share": 0.2,
     "scale_noise": 0.112,
+    "cleanup.enabled": False,
+    "memory": "auto",
+    "guidance.csd_empty": 0.5,
+    "guidance.sdi_steps": 10,
+    "guidance.sdi_cfg": -7.5,
+    "guidance.sdi_noise": 0.3,
+    "guidance.asd_shift": 0.1,
+    "clip.depth_mode": "per_pixel",
+    "cameras.fov_pool": 0,
+    "density.strategy": "default",
     "guidance.method": "tsm",
     "guidance.gamma": 0.954,
     "guidance.cfg": 7.5,
@@ -97,3 +108,27 @@ def test_fast_costs_less():
     cost = lambda c: c.steps * c.views * c.resolution**2
     assert cost(fast) < cost(official) / 8
     assert fast.density.stop <= fast.steps
+
+
+def test_low_vram_fits_a_card_of_12_gb():
+    """Half-precision weights (an SDXL's 2.6 + 0.8 billion parameters, the encoder's 34 million in float32) included."""
+    low, paper = PRESETS["low_vram"], PRESETS["paper"]
+    assert (low.resolution, low.views, low.steps, low.guidance) == (768, 2, paper.steps, paper.guidance)
+    plan = plan_memory(low.memory, 0, resolution=low.resolution, views=low.views)
+    assert plan.recompute_encoder
+    assert plan.checkpoint_encoder
+    assert plan.max_batch is not None
+    weights = 2 * 2.6e9 + 4 * 34e6  # the text encoders are gone by then
+    encoder = CHECKPOINTED_BYTES_PER_PIXEL * low.resolution**2
+    unet = plan.max_batch * UNET_BYTES_PER_LATENT * (low.resolution / 8) ** 2
+    assert weights + max(encoder, unet) < 0.8 * 12e9
+
+
+def test_the_published_presets_keep_every_gaussian_and_the_others_clean_up():
+    assert {name: preset.cleanup.enabled for name, preset in PRESETS.items()} == {
+        "official": False,
+        "paper": False,
+        "fast": True,
+        "low_vram": True,
+        "starter": True,
+    }

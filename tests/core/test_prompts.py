@@ -52,6 +52,18 @@ def test_interpolation_by_azimuth(azimuth, weights):
     torch.testing.assert_close(cond.positive.pooled[0, :3], torch.tensor(weights, dtype=torch.float32))
 
 
+@pytest.mark.parametrize("azimuth", [30.0, 90.0, 135.0])
+def test_view_words_stay_true_when_the_batch_is_mirrored(azimuth):
+    """A mirrored view at an azimuth shows the side that the opposite azimuth names, and both get the same words."""
+    texts, cond = pooled_at(azimuth, perp_neg=True, overhead="overhead view")
+    _, mirrored = pooled_at(-azimuth, perp_neg=True, overhead="overhead view")
+    torch.testing.assert_close(cond.positive.pooled, mirrored.positive.pooled)
+    assert len(cond.perpendicular) == len(mirrored.perpendicular) > 0
+    for a, b in zip(cond.perpendicular, mirrored.perpendicular):
+        torch.testing.assert_close(a.weight, b.weight)
+    assert not any(word in text for text in texts for word in ("left", "right"))
+
+
 def test_overhead_fades_in_with_elevation():
     for elevation, share in ((30.0, 0.0), (60.0, 0.5), (80.0, 1.0)):
         _, cond = pooled_at(0.0, elevation, overhead="overhead view")

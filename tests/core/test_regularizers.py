@@ -1,11 +1,15 @@
 """Total variation and the disparity of depth steps."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
-from dreamer_core.optimize.regularizers import normalized_disparity, total_variation
+from dreamer_core.cli.run_folder import row
+from dreamer_core.initializers import initial_shape
+from dreamer_core.optimize import RegularizerConfig, StepReport
+from dreamer_core.optimize.regularizers import normalized_disparity, scene_terms, total_variation
 
 
 def test_total_variation_of_a_ramp():
@@ -24,6 +28,21 @@ def test_disparity_is_the_published_formula():
     # The background lies below the minimum over solid pixels and is clamped to 0.
     expected = [(v - raw[1]) / (raw[0] - raw[1]) for v in raw]
     assert got.tolist() == pytest.approx([expected[0], expected[1], 0.0], abs=1e-5)
+
+
+def test_every_weight_has_its_column_in_the_metrics():
+    """Each term that the loop reports ends in metrics.csv, with the value of the report."""
+    names = {f.name for f in fields(RegularizerConfig)} - {"max_anisotropy"}
+    scene = initial_shape("sphere", 20, torch.Generator().manual_seed(0))
+    everything = RegularizerConfig(**dict.fromkeys(names, 1.0))
+    assert set(scene_terms(scene, everything)) == names - {"tv_rgb", "tv_disparity"}
+    values = {name: float(i) for i, name in enumerate(sorted(names), 1)}
+    report = StepReport(
+        step=0, t=1, s=0, gradient_norm=0.0, image_gradient_norm=0.0, clipped=0.0, gaussians=20, depth=False,
+        nonfinite=0, regularizers=values, network_calls=0, network_evaluations=0, seconds={}, memory=0,
+    )  # fmt: skip
+    found = row(report)
+    assert {name: found[name] for name in names} == values
 
 
 def test_an_empty_view_has_no_nan():

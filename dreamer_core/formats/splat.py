@@ -1,0 +1,66 @@
+"""antimatter15's .splat: 32 bytes a Gaussian and nothing else, without higher spherical harmonics.
+
+Position and scale as float32; red, green, blue and opacity in 8 bits over [0, 1]; the rotation's w, x, y, z in 8 bits
+over [-1, 1). Values are cut off, not rounded, to 8 bits, as the format's first writer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..files import write_atomically
+from ..gaussians import Gaussians
+from .frame import check_file, to_file_frame, to_world
+
+RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+
+
+def write_splat(
+    gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None = None, field: str = "splat"
+) -> None:
+    """Write Gaussians of our world, sorted by place, atomically (gsplat's exporter). The format holds no metadata.
+
+    Errors: InputError for no Gaussians, NaN or inf, or scales that float32 cannot hold.
+    """
+    from gsplat.exporter import export_splats
+
+    g = to_file_frame(gaussians, field)
+    if not bool(torch.isfinite(g.scales).all()):
+        raise InputError(field, "scales below 3e38 for a .splat", f"exp({float(g.log_scales.max()):.4g})")
+    data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="splat")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
+
+
+def read_splat(path: Path, field: str = "FILE") -> Gaussians:
+    """The Gaussians of a .splat, in our world. Errors: InputError."""
+    check_file(path, field, "a .splat file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(field, "a .splat file that can be read", f"{path} ({error.strerror})") from error
+    if len(data) % RECORD.itemsize:
+        raise InputError(field, "a .splat file of 32 bytes a Gaussian", f"{path} with {len(data)} bytes")
+    rows = np.frombuffer(data, RECORD)
+
+    def tensor(name: str) -> torch.Tensor:
+        return torch.from_numpy(rows[name].astype(np.float32))
+
+    rgba = tensor("rgba") / 255
+    gaussians = Gaussians.from_activated(
+        means=tensor("mean"),
+        quats=(tensor("quat") - 128) / 128,
+        scales=tensor("scale"),
+        opacities=rgba[:, 3],
+        rgb=rgba[:, :3],
+    )
+    return to_world(gaussians, path, field)

@@ -1,0 +1,193 @@
+"""Reads point clouds and meshes (PLY, OBJ, GLB, GLTF, STL, OFF) through trimesh."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .mesh import Array, Mesh
+from .point_cloud import PointCloud
+
+MODEL_UP = {".glb": "+y", ".gltf": "+y", ".obj": "+y", ".ply": "+z", ".stl": "+z", ".off": "+z"}
+"""What `auto` takes for up. glTF demands Y up and the front on +Z; the rest is custom: Blender writes OBJ so, and STL,
+PLY and OFF mostly come from tools whose Z is up and whose front is -Y."""
+MODELS = tuple(MODEL_UP)
+"""Lower-case suffixes of the files that `read_points` reads."""
+LINEAR = (".glb", ".gltf")
+"""Formats whose vertex colours and factors are linear by their standard."""
+BYTES_PER_BYTE = {".obj": 10, ".off": 20, ".gltf": 12, ".glb": 12, ".ply": 20, ".stl": 10}
+"""Memory that reading takes per byte of the file, rounded up from measurements with trimesh 5.2."""
+
+
+def read_points(path: Path, count: int, generator: torch.Generator, field: str = "FILE") -> PointCloud:
+    """The points of a cloud, or `count` points on the surfaces of a mesh, with colours, along the file's own axes.
+
+    A scene's nodes are placed by their transforms. Colours come from the texture, the vertices, the faces or the
+    material. Errors: InputError for a missing, broken, empty or too large file.
+    """
+    check_file(path, field)
+    scene = _load(path, field)
+    meshes: list[tuple[Mesh, Array]] = []
+    clouds: list[PointCloud] = []
+    read: dict[str, Mesh | PointCloud | None] = {}
+    for node in sorted(scene.graph.nodes_geometry):
+        transform, name = scene.graph[node]
+        if name not in read:
+            read[name] = _part(scene.geometry[name], path, field)
+        part = read[name]
+        placed = np.array(transform, dtype=np.float64)
+        if isinstance(part, Mesh):
+            meshes.append((part, placed))
+        elif part is not None:
+            moved = part.turned(torch.from_numpy(placed[:3, :3])).points + torch.from_numpy(placed[:3, 3])
+            clouds.append(PointCloud(moved, part.rgb))
+    if meshes and (sampled := sample_meshes(meshes, count, generator)) is not None:
+        return sampled
+    clouds += [PointCloud(torch.from_numpy(m.vertices @ t[:3, :3].T + t[:3, 3])) for m, t in meshes]
+    if not clouds:
+        raise InputError(field, "a file with points or triangles", f"{path}, which has none")
+    return joined(clouds)
+
+
+def sample_meshes(meshes: list[tuple[Mesh, Array]], count: int, generator: torch.Generator) -> PointCloud | None:
+    """`count` points over all meshes by area, each mesh under its transform; None where no triangle has an area."""
+    areas = np.array([_area(mesh, transform) for mesh, transform in meshes])
+    if not areas.sum() > 0:
+        return None
+    ends = np.round(np.cumsum(areas) / areas.sum() * count).astype(int)
+    shares = np.diff(ends, prepend=0)
+    parts = [m.sample(int(n), generator, t) for (m, t), n in zip(meshes, shares) if n > 0]
+    return joined(parts)
+
+
+def _area(mesh: Mesh, transform: Array) -> float:
+    """Surface of a placed mesh; for rotations with one scale from the mesh's own, which a scene repeats often."""
+    linear = transform[:3, :3]
+    product = linear.T @ linear
+    if np.allclose(product, product[0, 0] * np.eye(3), rtol=1e-6):
+        return float(mesh.areas().sum() * abs(product[0, 0]))
+    return float(mesh.areas(transform).sum())
+
+
+def joined(clouds: list[PointCloud]) -> PointCloud:
+    """All points; grey stands in where only some have colours."""
+    rgb = None
+    if any(c.rgb is not None for c in clouds):
+        rgb = torch.cat([torch.full((len(c), 3), 0.5) if c.rgb is None else c.rgb for c in clouds])
+    return PointCloud(torch.cat([c.points for c in clouds]), rgb)
+
+
+def check_file(path: Path, field: str) -> None:
+    """Errors: InputError where the path is no readable file of a known suffix, or too large for the memory."""
+    if path.suffix.lower() not in MODELS:
+        raise InputError(field, f"a file of points or a mesh ({', '.join(MODELS)})", path)
+    if path.is_dir():
+        raise InputError(field, "a file", f"{path}, which is a folder")
+    if not path.is_file():
+        raise InputError(field, "a file", f"{path}, which does not exist")
+    if path.stat().st_size == 0:
+        raise InputError(field, "a file with points or triangles", f"{path}, which is empty")
+    import psutil
+
+    needed = BYTES_PER_BYTE[path.suffix.lower()] * (path.stat().st_size + _buffer_bytes(path))
+    free = psutil.virtual_memory().available
+    if needed > 0.8 * free:
+        raise InputError(
+            field,
+            "a file that fits the memory",
+            f"{path}, which would take about {needed / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free",
+            "reduce its triangles or points first (for instance with Blender's Decimate)",
+        )
+
+
+def _buffer_bytes(path: Path) -> int:
+    """Size of the buffers beside a .gltf."""
+    if path.suffix.lower() != ".gltf":
+        return 0
+    try:
+        buffers = json.loads(path.read_text(encoding="utf-8")).get("buffers", [])
+        return sum(int(b["byteLength"]) for b in buffers if not str(b.get("uri", "")).startswith("data:"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0  # trimesh says what is wrong with it
+
+
+def _load(path: Path, field: str) -> Any:
+    """The file as a trimesh scene."""
+    import trimesh
+
+    with _quiet():
+        try:
+            return trimesh.load_scene(str(path), process=False)
+        except MemoryError as error:
+            raise InputError(field, "a file that fits the memory", path, "reduce its triangles first") from error
+        except Exception as error:  # trimesh's parsers raise many kinds for a broken file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            raise InputError(
+                field, f"a complete {path.suffix} file", f"{path}, which cannot be read ({reason})"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """trimesh logs what a file lacks; a missing texture is not worth a traceback."""
+    log = logging.getLogger("trimesh")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _part(geometry: Any, path: Path, field: str) -> Mesh | PointCloud | None:
+    """A trimesh geometry as ours; None for lines and for what has no points."""
+    vertices = np.array(geometry.vertices, dtype=np.float64).reshape(-1, 3) if hasattr(geometry, "vertices") else None
+    if vertices is None or not len(vertices) or hasattr(geometry, "entities"):
+        return None
+    faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), dtype=np.int64)
+    if not len(faces):
+        return PointCloud(torch.from_numpy(vertices), _point_colors(geometry, len(vertices)))
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        got = f"{path} with a face that names vertex {int(faces.max())} of {len(vertices)}"
+        raise InputError(field, "faces between the vertices of the file", got)
+    return Mesh(vertices, faces, **_paint(geometry.visual, len(vertices), len(faces), path.suffix.lower()))
+
+
+def _point_colors(geometry: Any, count: int) -> torch.Tensor | None:
+    colors = np.asarray(getattr(geometry, "colors", None) if hasattr(geometry, "colors") else ())
+    if colors.ndim != 2 or len(colors) != count:
+        return None
+    return torch.from_numpy(_unit(colors)).float()
+
+
+def _unit(colors: Any) -> Array:
+    """RGB in [0, 1] of colours in bytes or floats."""
+    array = np.asarray(colors)
+    return array[..., :3] / 255.0 if array.dtype.kind in "ui" else array[..., :3].astype(np.float64)
+
+
+def _paint(visual: Any, vertices: int, faces: int, suffix: str) -> dict[str, Any]:
+    """The colours of a mesh as arguments of `Mesh`."""
+    linear = suffix in LINEAR
+    if visual.kind == "vertex" and len(visual.vertex_colors) == vertices:
+        return {"vertex_rgb": _unit(visual.vertex_colors), "linear": linear}
+    if visual.kind == "face" and len(visual.face_colors) == faces:
+        return {"face_rgb": _unit(visual.face_colors), "linear": linear}
+    if visual.kind != "texture":
+        return {}
+    material = visual.material
+    factor = getattr(material, "baseColorFactor", None) if linear else getattr(material, "diffuse", None)
+    paint: dict[str, Any] = {"rgb": None if factor is None else _unit(factor), "linear": linear}
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if image is not None and visual.uv is not None and len(visual.uv) == vertices:
+        paint["texture"] = np.asarray(image.convert("RGB"))
+        paint["uv"] = np.stack([visual.uv[:, 0], 1 - visual.uv[:, 1]], axis=1)  # trimesh counts from the bottom
+    return paint

@@ -6,11 +6,12 @@ import math
 
 from comfy_api.latest import io
 
-from ..dreamer_core.cameras import OrbitConfig
+from ..dreamer_core.cameras import CAMERA_PRESETS, OrbitConfig, with_angles
 from ..dreamer_core.optimize import BackgroundConfig
 from .sockets import CATEGORY, CameraSettings, DreamerCameras, errors_named, validated
 
 _DEGREES = 180.0 / math.pi
+ANGLES = ("custom", *CAMERA_PRESETS)
 
 
 def _orbit(values: dict) -> CameraSettings:
@@ -21,9 +22,12 @@ def _orbit(values: dict) -> CameraSettings:
     fov = (values.pop("fov_min") / _DEGREES, values.pop("fov_max") / _DEGREES)
     final_radius = values.pop("final_radius_min"), values.pop("final_radius_max")
     background = BackgroundConfig(values.pop("white"), values.pop("black"))
+    angles = values.pop("angles")
     orbit = OrbitConfig(
         fov=fov, fov_floor=values.pop("final_fov_min") / _DEGREES, radius_floor=final_radius, **pairs, **values
     )
+    if angles != "custom":
+        orbit = with_angles(orbit, angles)
     return CameraSettings(orbit, background)
 
 
@@ -82,6 +86,28 @@ class DreamerXLCameras(io.ComfyNode):
                 number("center_jitter", 0.025, 0.0, 1.0, 0.005, "Largest shift of a camera, world units.", True),
                 number("target_jitter", 0.05, 0.0, 1.0, 0.005, "Spread of the point looked at, world units.", True),
                 number("up_jitter", 0.01, 0.0, 1.0, 0.005, "Spread of the up direction (unitless). 0 to 0.05.", True),
+                io.Combo.Input(
+                    "angles",
+                    options=list(ANGLES),
+                    default="custom",
+                    optional=True,
+                    tooltip="custom: elevation and azimuth as set here, in degrees. The others set both: object: all "
+                    "around, from a little below to 45 above. head: the front, growing to all around. full: also from "
+                    "far below and above.",
+                ),
+                number(
+                    "azimuth_factor", 1.0, 1.0, 10.0, 0.1, "Factor of the azimuths at every progress. 1: none.", True
+                ),
+                io.Int.Input(
+                    "fov_pool",
+                    display_name="steps per field of view",
+                    default=0,
+                    min=0,
+                    max=100_000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="So many steps in a row share one field of view. 0: every view draws its own. 0, or 500.",
+                ),
             ],
             outputs=[DreamerCameras.Output(display_name="cameras", tooltip="For Dreamer XL Optimize.")],
         )
@@ -105,11 +131,14 @@ class DreamerXLCameras(io.ComfyNode):
         final_radius_max: float | None = None,
         white: float | None = None,
         black: float | None = None,
+        angles: str | None = None,
     ) -> bool | str:
         given = {k: v for k, v in locals().items() if k != "cls" and v is not None}
+        if angles is not None and angles not in ANGLES:
+            return f"angles: expected one of {', '.join(ANGLES)}, got {angles}"
         return validated(cls, given, lambda: _orbit(cls._values(given)))
 
     @classmethod
-    def execute(cls, **values: float) -> io.NodeOutput:
+    def execute(cls, **values: float | str) -> io.NodeOutput:
         with errors_named("Dreamer XL Cameras"):
             return io.NodeOutput(_orbit(cls._values(values)))

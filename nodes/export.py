@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as mm
+import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import args
 from comfy_api.latest import Types, io
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
-from ..dreamer_core.cameras import turntable
+from ..dreamer_core import __version__
+from ..dreamer_core.cameras import turntable as turntable_cameras
 from ..dreamer_core.errors import InputError
-from ..dreamer_core.formats import write_ply
+from ..dreamer_core.files import write_atomically
+from ..dreamer_core.formats import WRITABLE, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
-from .host.images import contact_sheet, to_pil, views_image
+from ..dreamer_core.media import FILMS, check_film, write_film
+from .host.images import contact_sheet, render_views, to_pil, views_image
 from .host.splat import from_splat
 from .sockets import CATEGORY, errors_named
 
-WRITERS = {"ply": write_ply}
-"""Format -> function (Gaussians, path) that writes atomically."""
+FORMATS = [suffix[1:] for suffix in WRITABLE]
+ANIMATIONS = ["none", *(suffix[1:] for suffix in FILMS)]
+ELEVATION = 15.0
+"""Degrees above the horizon of the pictures."""
 
 
-def _picture(gaussians: Gaussians, path: Path) -> None:
+def recorded(prompt: Any) -> dict[str, Any] | None:
+    """What goes into the file and the JSON beside it; None where ComfyUI was told to write no metadata."""
+    if args.disable_metadata:
+        return None
+    graph = {} if prompt is None else {"prompt": prompt}
+    return {"generator": "Dreamer XL", "version": __version__, **graph}
+
+
+def png_info(prompt: Any, extra: dict[str, Any] | None) -> PngInfo | None:
+    """The graph, as Save Image writes it: dropping the picture on ComfyUI loads the workflow."""
+    if args.disable_metadata:
+        return None
+    info = PngInfo()
+    for name, value in {**({} if prompt is None else {"prompt": prompt}), **(extra or {})}.items():
+        info.add_text(name, json.dumps(value))
+    return info
+
+
+def _picture(gaussians: Gaussians, path: Path, info: PngInfo | None) -> None:
     """Four sides of the object, for clients that show no 3D."""
     device = mm.get_torch_device()
-    images = views_image(gaussians.to(device), turntable(4, 256, elevation=15.0), torch.ones(3, device=device))
-    temporary = path.with_suffix(".tmp")
-    to_pil(contact_sheet(images, 4)).save(temporary, format="PNG")
-    temporary.replace(path)
+    cameras = turntable_cameras(4, 256, elevation=ELEVATION)
+    sheet = to_pil(contact_sheet(views_image(gaussians.to(device), cameras, torch.ones(3, device=device)), 4))
+    write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))
+
+
+def _frames(gaussians: Gaussians, count: int, size: int, bar: comfy.utils.ProgressBar) -> Iterator[Tensor]:
+    """Pictures [H, W, 3] once around the object."""
+    device = mm.get_torch_device()
+    cameras = turntable_cameras(count, size, elevation=ELEVATION)
+    for out in render_views(gaussians.to(device), cameras, torch.ones(3, device=device)):
+        bar.update(1)
+        yield out.colors[0].clamp(0, 1).cpu()
 
 
 class DreamerXLExport(io.ComfyNode):
@@ -39,9 +77,11 @@ class DreamerXLExport(io.ComfyNode):
             node_id="DreamerXLExport",
             display_name="Dreamer XL Export",
             category=CATEGORY,
-            description="Saves the splat and a picture of it in the output folder, numbered as Save Image does.",
-            search_aliases=["save splat", "save ply", "export gaussian", "download splat", "3dgs"],
+            description="Saves the splat and a picture of it in the output folder, numbered as Save Image does, and if "
+            "wanted a film around it. Prompt and workflow are kept in the files.",
+            search_aliases=["save splat", "save ply", "export gaussian", "download splat", "3dgs", "spz", "turntable"],
             is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Splat.Input("splat", tooltip="Any splat; a batch becomes one file per object."),
                 io.String.Input(
@@ -51,31 +91,87 @@ class DreamerXLExport(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "format",
-                    options=list(WRITERS),
+                    options=FORMATS,
                     default="ply",
-                    tooltip="ply: the standard 3DGS file, with all spherical harmonics. Opens everywhere.",
+                    tooltip="ply: the standard 3DGS file, exact, opens everywhere. compressed.ply: a quarter of it, "
+                    "for SuperSplat and PlayCanvas. splat: 32 bytes a Gaussian, without reflections (spherical "
+                    "harmonics). spz: the smallest.",
+                ),
+                io.Combo.Input(
+                    "turntable",
+                    options=ANIMATIONS,
+                    default="none",
+                    optional=True,
+                    tooltip="A film once around the object beside the splat: mp4 for video, webp or gif for web pages.",
+                ),
+                io.Int.Input(
+                    "turntable_frames",
+                    default=48,
+                    min=2,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pictures of the film. 48 for webp and gif, 120 for a smooth mp4.",
+                ),
+                io.Int.Input(
+                    "turntable_resolution",
+                    default=512,
+                    min=32,
+                    max=4096,
+                    step=2,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pixels per side of the film, an even number. 256 to 512 for webp and gif, 1024 for mp4.",
+                ),
+                io.Int.Input(
+                    "turntable_fps",
+                    default=24,
+                    min=1,
+                    max=60,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pictures per second of the film. 12 to 30; a gif takes at most 50.",
                 ),
             ],
             outputs=[io.File3DSplatAny.Output(display_name="model_3d", tooltip="The (first) file, for Preview Splat.")],
         )
 
     @classmethod
-    def execute(cls, splat: Types.SPLAT, filename_prefix: str = "3d/dreamer-xl", format: str = "ply") -> io.NodeOutput:
+    def execute(
+        cls,
+        splat: Types.SPLAT,
+        filename_prefix: str = "3d/dreamer-xl",
+        format: str = "ply",
+        turntable: str = "none",
+        turntable_frames: int = 48,
+        turntable_resolution: int = 512,
+        turntable_fps: int = 24,
+    ) -> io.NodeOutput:
         with errors_named("Dreamer XL Export"):
             parts = from_splat(splat)
             if not parts or any(len(g) == 0 for g in parts):
                 raise InputError("splat", "at least one Gaussian", "an empty splat")
+            names = ("turntable_resolution", "turntable_fps")
+            check_film(f".{turntable}", turntable_resolution, turntable_fps, names)
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory()
             )
-            files, images = [], []
+            prompt, extra = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "extra_pnginfo", None)
+            place = {"subfolder": subfolder, "type": "output"}
+            files, pictures, films = [], [], []
+            bar = comfy.utils.ProgressBar(len(parts) * turntable_frames)
             for i, gaussians in enumerate(parts):
                 stem = f"{name}_{counter + i:05}_"
                 path = Path(folder) / f"{stem}.{format}"
-                WRITERS[format](gaussians, path)
-                _picture(gaussians, path.with_suffix(".png"))
-                place = {"subfolder": subfolder, "type": "output"}
+                save_gaussians(gaussians, path, metadata=recorded(prompt), field="splat")
                 files.append({"filename": path.name, **place})
-                images.append({"filename": f"{stem}.png", **place})
-            first = Types.File3D(str(Path(folder) / files[0]["filename"]), file_format=format)
-            return io.NodeOutput(first, ui={"3d": files, "images": images})
+                _picture(gaussians, path.with_name(f"{stem}.png"), png_info(prompt, extra))
+                pictures.append({"filename": f"{stem}.png", **place})
+                if turntable != "none":
+                    film = path.with_name(f"{stem}.{turntable}")
+                    write_film(_frames(gaussians, turntable_frames, turntable_resolution, bar), film, turntable_fps)
+                    films.append({"filename": film.name, **place})
+            first = Types.File3D(str(Path(folder) / files[0]["filename"]), file_format=format.rpartition(".")[2])
+            # The front end shows either animations or pictures, so a film takes the picture's place.
+            shown = {"images": films or pictures, "animated": (bool(films),)}
+            return io.NodeOutput(first, ui={"3d": files, **shown, "pictures": pictures})

@@ -5,12 +5,17 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .cameras import DreamerXLCameras
+from .cleanup import DreamerXLCleanup
 from .export import DreamerXLExport
 from .guidance import DreamerXLDensityControl, DreamerXLGradientClip, DreamerXLTSMGuidance
+from .host.snapshots import add_routes
+from .host.starter import offer_loras
 from .initialize import DreamerXLInitialize
 from .loader import DreamerXLLoader
 from .optimize import DreamerXLOptimize
+from .preview import DreamerXLPreview
 from .prompt import DreamerXLPrompt, DreamerXLPromptFromConditioning
+from .regularizers import DreamerXLRegularizers
 from .view import DreamerXLRender
 
 
@@ -27,12 +32,20 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLTSMGuidance,
             DreamerXLGradientClip,
             DreamerXLDensityControl,
+            DreamerXLRegularizers,
             DreamerXLOptimize,
+            DreamerXLCleanup,
             DreamerXLRender,
+            DreamerXLPreview,
             DreamerXLExport,
         ]
 
 
 async def comfy_entrypoint() -> DreamerXLExtension:
-    """Called once by ComfyUI."""
+    """Called once by ComfyUI, before its server takes requests."""
+    from server import PromptServer
+
+    offer_loras()
+    if getattr(PromptServer, "instance", None) is not None:
+        add_routes(PromptServer.instance)
     return DreamerXLExtension()

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..dreamer_core.guidance.clipping import ClipConfig
 from ..dreamer_core.optimize import DensityConfig, GuidanceConfig
+from ..dreamer_core.optimize.config import METHOD_DEFAULTS, METHODS
 from .sockets import CATEGORY, DreamerClip, DreamerDensity, DreamerGuidance, chosen, errors_named, validated
 
-METHODS = ("tsm", "ism", "sds")
 CLIP_MODES = ("pixel", "norm", "off")
 DEPTH_MODES = ("per_pixel", "global", "off")
 
@@ -25,6 +25,26 @@ def _number(
     return io.Float.Input(
         name, default=default, min=low, max=high, step=step, tooltip=tip, optional=True, advanced=advanced
     )
+
+
+def _csd_inputs() -> list[io.Input]:
+    tip = "At the end, this share of what is subtracted comes from the empty prompt. Published: 0.5. 0 to 1."
+    return [_number("csd_empty", 0.5, 0.0, 1.0, 0.05, tip)]
+
+
+def _sdi_inputs() -> list[io.Input]:
+    return [
+        _integer("t_first", 999, 1, 999, "Timestep at step 0, of 1000; it falls over the run. Published: 999."),
+        _integer("t_last", 200, 1, 999, "Timestep at the end of the run, of 1000. Published: 200."),
+        _integer("sdi_steps", 10, 1, 100, "Steps of the inversion over 1000 timesteps. More is slower. Published: 10."),
+        _number("sdi_cfg", -7.5, -100.0, 100.0, 0.5, "Guidance scale of the inversion (unitless). Published: -7.5."),
+        _number("sdi_noise", 0.3, 0.0, 10.0, 0.05, "Fresh noise on top of the inverted one. Published: 0.3. 0 to 1."),
+    ]
+
+
+def _asd_inputs() -> list[io.Input]:
+    tip = "How far the second, noisier timestep lies above the first, as a share. Published: 0.1. 0.05 to 0.3."
+    return [_number("asd_shift", 0.1, 0.0, 1.0, 0.01, tip)]
 
 
 class DreamerXLTSMGuidance(io.ComfyNode):
@@ -49,8 +69,8 @@ class DreamerXLTSMGuidance(io.ComfyNode):
             node_id="DreamerXLTSMGuidance",
             display_name="Dreamer XL Guidance (TSM)",
             category=CATEGORY,
-            description="Trajectory Score Matching, and ISM and SDS on the same footing.",
-            search_aliases=["score distillation", "sds", "ism", "tsm", "trajectory score matching", "cfg"],
+            description="Trajectory Score Matching, and its neighbours on the same footing.",
+            search_aliases=["score distillation", "sds", "ism", "tsm", "csd", "sdi", "asd", "sds bridge", "cfg"],
             inputs=[
                 io.DynamicCombo.Input(
                     "method",
@@ -58,8 +78,16 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                         io.DynamicCombo.Option("tsm", [gamma, cfg(7.5, "Published: 7.5. Good values: 5 to 15.")]),
                         io.DynamicCombo.Option("ism", [cfg(7.5, "Published: 7.5. Good values: 5 to 15.")]),
                         io.DynamicCombo.Option("sds", [cfg(100.0, "SDS needs much: 50 to 100.")]),
+                        io.DynamicCombo.Option("csd", _csd_inputs()),
+                        io.DynamicCombo.Option("sdi", [cfg(7.5, "Published: 7.5. 5 to 15."), *_sdi_inputs()]),
+                        io.DynamicCombo.Option("asd", [cfg(7.5, "Published: 7.5. 5 to 15."), *_asd_inputs()]),
+                        io.DynamicCombo.Option(
+                            "sds_bridge", [cfg(100.0, "Here a plain factor. Good values: 25 to 100.")]
+                        ),
                     ],
-                    tooltip="tsm: Dreamer XL. ism: LucidDreamer. sds: DreamFusion.",
+                    tooltip="tsm: Dreamer XL. ism: LucidDreamer. sds: DreamFusion. csd: classifier score distillation. "
+                    "sdi: via inversion. asd: ScaleDreamer. sds_bridge: away from words for artefacts, which Dreamer "
+                    "XL Prompt must then have.",
                 ),
                 _integer("t_min", 21, 1, 999, "Lowest timestep drawn, of 1000. Published: 21."),
                 _integer("t_max", 500, 1, 999, "Highest timestep drawn after the warm-up. Good values: 400 to 700."),
@@ -86,8 +114,10 @@ class DreamerXLTSMGuidance(io.ComfyNode):
     def execute(cls, method: dict | None = None, t_min: int = 21, t_max: int = 500, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Guidance"):
             inner = chosen(method, "method", METHODS)
-            inner.setdefault("cfg", 100.0 if inner["method"] == "sds" else 7.5)
-            inner = {k: v for k, v in inner.items() if v is not None}
+            first, last = inner.pop("t_first", None), inner.pop("t_last", None)
+            inner = METHOD_DEFAULTS.get(inner["method"], {}) | {k: v for k, v in inner.items() if v is not None}
+            if "t_annealing" in inner:
+                inner["t_annealing"] = (first or inner["t_annealing"][0], last or inner["t_annealing"][1])
             return io.NodeOutput(GuidanceConfig(t_range=(t_min, t_max), **inner, **values))
 
 
@@ -200,6 +230,17 @@ class DreamerXLDensityControl(io.ComfyNode):
                 _number("prune_opacity", 0.005, 0.0, 1.0, 0.001, "Opacity below which a Gaussian goes.", True),
                 _number("prune_scale", 0.35, 1e-3, 100.0, 0.01, "World units above which a Gaussian goes.", True),
                 _integer("reset_every", 300, 0, 100_000, "Steps between two resets of all opacities. 0: never.", True),
+                io.Combo.Input(
+                    "strategy",
+                    options=["default", "mcmc"],
+                    default="default",
+                    optional=True,
+                    tooltip="default: copy, split and prune by the gradient (published). mcmc: move dead Gaussians to "
+                    "living ones and grow by 5 % at a time up to max_gaussians; thresholds and resets do not count.",
+                ),
+                _number(
+                    "noise", 5e5, 0.0, 1e8, 1e4, "mcmc: how much positions are shaken (unitless). 1e5 to 1e6.", True
+                ),
             ],
             outputs=[DreamerDensity.Output(display_name="density", tooltip="For Dreamer XL Optimize.")],
         )

@@ -13,20 +13,27 @@ from comfy_api.latest import Types, io
 from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable
 from ..dreamer_core.diffusion.predictor import Conditioning
+from ..dreamer_core.errors import InputError
 from ..dreamer_core.guidance.clipping import ClipConfig
 from ..dreamer_core.optimize import (
     PRESETS,
+    CleanupConfig,
     DensityConfig,
     GuidanceConfig,
     OptimizationState,
     OptimizeConfig,
+    RegularizerConfig,
+    clean,
     optimize,
 )
+from ..dreamer_core.optimize.memory import MODES
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import resolve_backend
+from .cleanup import described
 from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
-from .host.progress import Progress
+from .host.progress import Progress, say
+from .host.results import view_ui
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat, to_splat
 from .host.store import RunStore
@@ -38,6 +45,7 @@ from .sockets import (
     DreamerDensity,
     DreamerGuidance,
     DreamerPrompt,
+    DreamerRegularizers,
     PromptBundle,
     errors_named,
     validated,
@@ -45,6 +53,7 @@ from .sockets import (
 
 NAME = "Dreamer XL Optimize"
 RENDERERS = ("auto", "gsplat", "numba", "torch")
+CLEANUP = ("preset", "on", "off")
 SAVE_EVERY = 120.0
 """Seconds between two saves of a running optimisation."""
 
@@ -56,10 +65,23 @@ def build_config(
     clip: ClipConfig | None,
     cameras: CameraSettings | None,
     density: DensityConfig | None,
+    *,
+    regularizers: RegularizerConfig | None = None,
+    shares: dict[str, float] | None = None,
+    memory: str = "auto",
+    cleanup: str = "preset",
 ) -> OptimizeConfig:
-    """The preset, with what is wired and what is not 0. Errors: InputError."""
+    """The preset, with what is wired, numbers that are not 0 and shares that are not negative. Errors: InputError."""
     given: dict[str, Any] = {k: v for k, v in numbers.items() if v or k == "seed"}
-    wired = {"guidance": guidance, "clip": clip, "density": density}
+    given |= {k: v for k, v in (shares or {}).items() if v >= 0}
+    wired = {"guidance": guidance, "clip": clip, "density": density, "regularizers": regularizers}
+    for name, value, options in (("memory", memory, MODES), ("cleanup", cleanup, CLEANUP)):
+        if value not in options:
+            raise InputError(name, f"one of {', '.join(options)}", value)
+    if memory != "auto":
+        given["memory"] = memory
+    if cleanup != "preset":
+        given["cleanup"] = CleanupConfig(enabled=cleanup == "on")
     given |= {k: v for k, v in wired.items() if v is not None}
     if cameras is not None:
         given |= {"cameras": cameras.orbit, "background": cameras.background}
@@ -83,7 +105,8 @@ def run_key(
 ) -> str:
     """Everything that decides the result, except the number of steps."""
     key = Key().text("dreamer-xl-run-1", __version__, backend, model.load_device.type)
-    key.text(replace(config, steps=1, recompute_encoder=False), sorted(prompt.sizes.items()))
+    state_only = {"recompute_encoder": False, "memory": "auto", "cleanup": CleanupConfig()}
+    key.text(replace(config, steps=1, **state_only), sorted(prompt.sizes.items()))
     for field in fields(prompt.views):
         value = getattr(prompt.views, field.name)
         if isinstance(value, Conditioning):
@@ -105,11 +128,14 @@ def run(
     config: OptimizeConfig,
     renderer: str,
     node_id: str | None,
+    workflow: str | None = None,
 ) -> OptimizationState:
     """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
     Call outside inference mode.
     """
+    if config.guidance.method == "sds_bridge" and prompt.views.artefact is None:
+        raise InputError("prompt", "words for artefacts, which sds_bridge needs", "none", "see Dreamer XL Prompt")
     device = model.load_device
     start = one_from_splat(splat)
     backend = resolve_backend(renderer, device)
@@ -120,11 +146,9 @@ def run(
     if state.step >= config.steps:
         return state
     saved, saved_at = None, time.monotonic()
-    progress = Progress(config.steps, state.step, node_id, backend)
-    with loaded_teacher(model, vae, views=config.views, resolution=config.resolution, sizes=prompt.sizes) as (
-        teacher,
-        one_by_one,
-    ):
+    progress = Progress(config.steps, state.step, node_id, backend, workflow)
+    size = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
         prompts = on_device(prompt.views, device)
         try:
@@ -138,6 +162,7 @@ def run(
                 store.save(state, replaces=saved)
             raise
     store.save(state, replaces=saved)
+    progress.close()
     return state
 
 
@@ -148,6 +173,18 @@ class DreamerXLOptimize(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         def override(name: str, high: int, step: int, tip: str) -> io.Input:
             return io.Int.Input(name, default=0, min=0, max=high, step=step, tooltip=f"{tip} 0: the preset's value.")
+
+        def share(name: str, high: float, tip: str) -> io.Input:
+            return io.Float.Input(
+                name,
+                default=-1.0,
+                min=-1.0,
+                max=high,
+                step=0.01,
+                tooltip=f"{tip} -1: the preset's value.",
+                optional=True,
+                advanced=True,
+            )
 
         def wired(kind: Any, name: str, tip: str) -> io.Input:
             return kind.Input(name, optional=True, tooltip=f"{tip} Not wired: the preset's.")
@@ -169,7 +206,8 @@ class DreamerXLOptimize(io.ComfyNode):
                     options=list(PRESETS),
                     default="official",
                     tooltip="Everything that is not set here. official: the released code. paper: its text. fast: a "
-                    "third of the steps at 768 pixels. starter: for the built-in checkpoint.",
+                    "third of the steps at 768 pixels. low_vram: for cards of 12 GB. starter: for the built-in "
+                    "checkpoint.",
                 ),
                 override("steps", 1_000_000, 1, "Optimisation steps. 80 to 150 for the starter, 800 to 2500 for SDXL."),
                 override("views", 64, 1, "Views per step. 2 to 4; more is slower and smoother."),
@@ -203,12 +241,33 @@ class DreamerXLOptimize(io.ComfyNode):
                     advanced=True,
                     tooltip="auto: gsplat on CUDA, else numba. torch is the slow reference.",
                 ),
+                wired(DreamerRegularizers, "regularizers", "Smoothness and the size of the Gaussians."),
+                share("depth_share", 1.0, "Share of the steps that look at depth instead of colour. 0 to 0.3."),
+                share("scale_noise", 1.0, "Random change of sizes in every step, as a share. 0 to 0.2."),
+                io.Combo.Input(
+                    "memory",
+                    options=list(MODES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="low: compute twice instead of keeping, slower. high: keep everything. auto: the preset's, "
+                    "or what fits. The result is the same.",
+                ),
+                io.Combo.Input(
+                    "cleanup",
+                    display_name="clean up",
+                    options=list(CLEANUP),
+                    default="preset",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Remove invisible Gaussians and floaters at the end. preset: all but official, paper do.",
+                ),
             ],
             outputs=[
                 io.Splat.Output(display_name="splat", tooltip="The finished object."),
                 io.Image.Output(display_name="views", tooltip="The object from all around, on white."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -239,13 +298,24 @@ class DreamerXLOptimize(io.ComfyNode):
         density: DensityConfig | None = None,
         final_views: int = 8,
         renderer: str = "auto",
+        regularizers: RegularizerConfig | None = None,
+        depth_share: float = -1.0,
+        scale_noise: float = -1.0,
+        memory: str = "auto",
+        cleanup: str = "preset",
     ) -> io.NodeOutput:
         numbers = {"steps": steps, "views": views, "resolution": resolution, "seed": seed}
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            config = build_config(preset, numbers, guidance, clip, cameras, density)
-            state = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id)
-            gaussians = state.gaussians.detach()
+            shares = {"depth_share": depth_share, "scale_noise": scale_noise}
+            more = {"regularizers": regularizers, "shares": shares, "memory": memory, "cleanup": cleanup}
+            config = build_config(preset, numbers, guidance, clip, cameras, density, **more)
+            workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
+            state = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
+            gaussians, removed = clean(state.gaussians.detach(), config.cleanup)
+            if config.cleanup.enabled:
+                say(f"{len(gaussians):,} Gaussians · {described(removed)}", cls.hidden.unique_id)
             white = torch.ones(3, device=gaussians.device)
             orbit = turntable(final_views, min(config.resolution, 1024), elevation=15.0)
-            return io.NodeOutput(to_splat(gaussians), views_image(gaussians, orbit, white, renderer))
+            views = views_image(gaussians, orbit, white, renderer)
+            return io.NodeOutput(to_splat(gaussians), views, ui=view_ui([(gaussians, views)]))

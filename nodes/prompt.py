@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
+from ..dreamer_core.prompts import PerpNeg, PromptConfig, ViewPrompts, encode_prompts
 from .host.conditioning import HostTextEncoder, from_comfy
 from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named, validated
 
@@ -29,6 +29,29 @@ def _overhead_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Elevation in degrees from which only the overhead prompt counts. Good values: 60 to 90.",
         ),
+    ]
+
+
+def _perp_neg_inputs() -> list[io.Input]:
+    def number(name: str, default: float, low: float, high: float, tooltip: str) -> io.Input:
+        return io.Float.Input(
+            name, default=default, min=low, max=high, step=0.1, optional=True, advanced=True, tooltip=tooltip
+        )
+
+    decay = "(unitless). Larger: avoided less as it comes into view."
+    return [
+        io.Boolean.Input(
+            "perp_neg",
+            display_name="avoid other sides",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Also steer away from the other directions (Perp-Neg), against several faces. Up to two more "
+            "network evaluations per view.",
+        ),
+        number("perp_neg_weight", -2.0, -20.0, 0.0, "How strongly other sides are avoided. Published: -2. -4 to -0.5."),
+        number("perp_neg_front_decay", 2.0, 0.0, 100.0, f"Of the front {decay} Published: 2. 1 to 5."),
+        number("perp_neg_side_decay", 10.0, 0.0, 100.0, f"Of the sides {decay} Published: 10. 5 to 20."),
     ]
 
 
@@ -70,6 +93,10 @@ class DreamerXLPrompt(io.ComfyNode):
                 words("overhead", "", "Added for cameras above, e.g. 'overhead view'. Empty switches it off."),
                 words("inversion", "", "Prompt of the DDIM paths. Empty, as published, is right nearly always."),
                 *_overhead_inputs(),
+                *_perp_neg_inputs(),
+                words(
+                    "artefacts", "", "For the method sds_bridge: what to get away from, e.g. 'oversaturated, blurry'."
+                ),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
         )
@@ -98,9 +125,18 @@ class DreamerXLPrompt(io.ComfyNode):
         inversion: str = "",
         overhead_from: float = 45.0,
         overhead_to: float = 75.0,
+        perp_neg: bool = False,
+        perp_neg_weight: float = -2.0,
+        perp_neg_front_decay: float = 2.0,
+        perp_neg_side_decay: float = 10.0,
+        artefacts: str = "",
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
-            config = PromptConfig(prompt, negative, front, side, back, overhead, overhead_from, overhead_to, inversion)
+            weights = PerpNeg(perp_neg_weight, perp_neg_front_decay, perp_neg_side_decay)
+            words = {"front": front, "side": side, "back": back, "overhead": overhead, "inversion": inversion}
+            words |= {"negative": negative, "artefacts": artefacts}
+            above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+            config = PromptConfig(prompt, perp_neg=perp_neg, perp_neg_weights=weights, **words, **above)
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
 
@@ -126,6 +162,8 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 view("overhead", "Seen from above. Not wired: nothing special happens above."),
                 view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
                 *_overhead_inputs(),
+                *_perp_neg_inputs(),
+                view("artefact", "For the method sds_bridge: the prompt with words for artefacts added to it."),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
         )
@@ -146,10 +184,16 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
         inversion: list | None = None,
         overhead_from: float = 45.0,
         overhead_to: float = 75.0,
+        perp_neg: bool = False,
+        perp_neg_weight: float = -2.0,
+        perp_neg_front_decay: float = 2.0,
+        perp_neg_side_decay: float = 10.0,
+        artefact: list | None = None,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt (from Conditioning)"):
             given = {"front": front, "side": side, "back": back, "overhead": overhead}
-            given |= {"negative": negative, "inversion": inversion}
+            given |= {"negative": negative, "inversion": inversion, "artefact": artefact}
+            weights = PerpNeg(perp_neg_weight, perp_neg_front_decay, perp_neg_side_decay)
             parts = {k: from_comfy(v, k) for k, v in given.items() if v is not None}
             sizes = {k: v for _, s in parts.values() for k, v in s.items()}
             front_part = parts["front"]
@@ -163,5 +207,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 inversion=parts.get("inversion", parts["negative"])[0],
                 overhead_from=overhead_from,
                 overhead_to=overhead_to,
+                perp_neg=weights if perp_neg else None,
+                artefact=parts["artefact"][0] if "artefact" in parts else None,
             )
             return io.NodeOutput(PromptBundle(views, sizes))

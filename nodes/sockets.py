@@ -21,6 +21,7 @@ DreamerCameras = io.Custom("DREAMER_CAMERAS")
 DreamerGuidance = io.Custom("DREAMER_GUIDANCE")
 DreamerClip = io.Custom("DREAMER_CLIP")
 DreamerDensity = io.Custom("DREAMER_DENSITY")
+DreamerRegularizers = io.Custom("DREAMER_REGULARIZERS")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ...dreamer_core.cameras import orbit_cameras
 from ...dreamer_core.gaussians import Gaussians
 from ...dreamer_core.optimize import StepReport
 from .images import contact_sheet, to_pil, views_image
+from .snapshots import LiveView
 
 INTERVAL = 0.5
 """Seconds between two updates at least: previews are not throttled by ComfyUI."""
@@ -27,11 +28,21 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def say(text: str, node_id: str | None) -> None:
+    """A line of text on a node."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id)
+
+
 class Progress:
     """The reporter of one node."""
 
-    def __init__(self, steps: int, start: int, node_id: str | None, backend: str) -> None:
+    def __init__(self, steps: int, start: int, node_id: str | None, backend: str, workflow: str | None = None) -> None:
         self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
+        self._live = LiveView(node_id, workflow)
         self._steps, self._start, self._node_id, self._backend = steps, start, node_id, backend
         self._began = self._last = time.monotonic()
         self._clipped = 0.0
@@ -43,6 +54,7 @@ class Progress:
         done, now = report.step + 1, time.monotonic()
         weight = 0.1 if report.step > self._start else 1.0
         self._clipped += weight * (report.clipped - self._clipped)
+        self._live.update(done, self._steps, gaussians)
         if now - self._last < max(INTERVAL, self._cost / SHARE) and done < self._steps:
             self._bar.update_absolute(done, self._steps)
             return
@@ -51,6 +63,10 @@ class Progress:
         self._bar.update_absolute(done, self._steps, ("JPEG", image, 2 * SIZE))
         self._last = time.monotonic()
         self._cost = self._last - now
+
+    def close(self) -> None:
+        """The node is done, and its result takes the place of the live view."""
+        self._live.close()
 
     def line(self, report: StepReport, now: float) -> str:
         """Step, rate, time left, share of clipped pixels (a running mean), number of Gaussians."""
@@ -67,8 +83,4 @@ class Progress:
         return to_pil(contact_sheet(views_image(gaussians, cameras, white, self._backend), 2))
 
     def _text(self, text: str) -> None:
-        from server import PromptServer
-
-        server = getattr(PromptServer, "instance", None)
-        if server is not None and self._node_id is not None:
-            server.send_progress_text(text, self._node_id)
+        say(text, self._node_id)

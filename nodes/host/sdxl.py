@@ -20,6 +20,7 @@ from ...dreamer_core.errors import InputError
 from ...dreamer_core.optimize.memory import (
     CHECKPOINTED_BYTES_PER_PIXEL,
     ENCODER_BYTES_PER_PIXEL,
+    MemoryMode,
     MemoryPlan,
     plan_memory,
 )
@@ -50,9 +51,10 @@ class HostSDXL:
         device: torch.device,
         model_options: dict[str, Any],
         sizes: Mapping[str, int],
+        max_batch: int | None = None,
     ) -> None:
         self._model, self._encoder, self._device = model, encoder, device
-        self._options, self._sizes = model_options, dict(sizes)
+        self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
 
     @property
     def sigmas(self) -> Tensor:
@@ -80,11 +82,12 @@ class HostSDXL:
         return eps.clone()  # an ordinary tensor
 
     def _batch_size(self, x: Tensor) -> int:
+        most = min(x.shape[0], self._max_batch or x.shape[0])
         if mm.is_device_cpu(self._device):
-            return x.shape[0]
+            return most
         free = mm.get_free_memory(self._device)
         per_sample = self._model.memory_required([1, *x.shape[1:]]) * 1.5
-        return max(1, min(x.shape[0], int(free / max(per_sample, 1))))
+        return max(1, min(most, int(free / max(per_sample, 1))))
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents in the model's scaled space; differentiable."""
@@ -95,7 +98,13 @@ class HostSDXL:
 
 @contextmanager
 def loaded_teacher(
-    model: Any, vae: Any, *, views: int, resolution: int, sizes: Mapping[str, int] | None = None
+    model: Any,
+    vae: Any,
+    *,
+    views: int,
+    resolution: int,
+    sizes: Mapping[str, int] | None = None,
+    memory: MemoryMode = "auto",
 ) -> Iterator[tuple[HostSDXL, bool]]:
     """The teacher, loaded through ComfyUI's model management, and whether views should be encoded one at a time.
 
@@ -115,7 +124,7 @@ def loaded_teacher(
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
     loaded: list = []
     try:
-        plan = _plan(encoder, model, views, resolution)
+        plan = _plan(encoder, model, views, resolution, memory)
         encoder.recompute = plan.checkpoint_encoder
         share = CHECKPOINTED_BYTES_PER_PIXEL / ENCODER_BYTES_PER_PIXEL if plan.checkpoint_encoder else 1.0
         encoder_bytes = share * encoder.bytes_per_pixel * resolution**2
@@ -127,7 +136,7 @@ def loaded_teacher(
             patcher.pre_run()
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
-        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}), plan.recompute_encoder
+        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}, plan.max_batch), plan.recompute_encoder
     finally:
         with torch.inference_mode():
             patcher.cleanup()
@@ -140,14 +149,14 @@ def loaded_teacher(
             mm.soft_empty_cache()
 
 
-def _plan(encoder: KLEncoder | TinyEncoder, model: Any, views: int, resolution: int) -> MemoryPlan:
+def _plan(encoder: KLEncoder | TinyEncoder, model: Any, views: int, resolution: int, memory: MemoryMode) -> MemoryPlan:
     """What to keep and what to compute twice, by the memory that model management can make free beside the UNet."""
-    if mm.is_device_cpu(model.load_device):
+    if memory == "auto" and mm.is_device_cpu(model.load_device):
         return MemoryPlan(recompute_encoder=False, checkpoint_encoder=False, max_batch=None)
     total = mm.get_total_memory(model.load_device)
     room = max(total - model.model_size() - mm.extra_reserved_memory(), total / 4)
     per_pixel = encoder.bytes_per_pixel
-    return plan_memory("auto", int(room), resolution=resolution, views=views, encoder_bytes_per_pixel=per_pixel)
+    return plan_memory(memory, int(room), resolution=resolution, views=views, encoder_bytes_per_pixel=per_pixel)
 
 
 def _load(

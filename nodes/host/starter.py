@@ -28,6 +28,13 @@ from ...dreamer_core.errors import InputError
 from .taesd import WIDTH, resized
 
 FOLDER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
+LORAS = FOLDER.parent / "lora"
+
+
+def offer_loras() -> None:
+    """Let ComfyUI's LoRA loaders list the starter's LoRAs behind the user's own."""
+    if LORAS.is_dir():
+        folder_paths.add_model_folder_path("loras", str(LORAS))
 
 
 def load_starter(folder: Path = FOLDER, *, disable_dynamic: bool = False) -> tuple[Any, Any, Any]:

@@ -197,5 +197,6 @@ class Listener:
             found = self.of(kind)
             if len(found) >= count:
                 return found[count - 1][1]
+            assert self._thread.is_alive(), f"the socket was closed; got {[m[1] for m in self.messages][-20:]}"
             time.sleep(0.02)
         raise AssertionError(f"no {kind} within {timeout} s; got {[m[1] for m in self.messages][-20:]}")

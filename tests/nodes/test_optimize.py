@@ -113,7 +113,8 @@ def test_key_names_everything_but_the_number_of_steps(ours, scene):
     base = key()
     assert key() == base
     assert key(replace(config, steps=900)) == base
-    assert key(replace(config, recompute_encoder=True)) == base
+    assert key(replace(config, recompute_encoder=True, memory="low")) == base
+    assert key(replace(config, cleanup=optimize.CleanupConfig(enabled=False))) == base
     changed = {
         key(replace(config, seed=1)),
         key(replace(config, guidance=replace(config.guidance, cfg=8.0))),
@@ -205,12 +206,120 @@ def test_presets_supply_what_is_not_wired(ours, execute):
     assert (found.guidance.method, found.guidance.cfg) == ("ism", 9.0)
 
 
+def test_inputs_of_optimize_win_over_the_preset(ours):
+    build, optimize = ours("nodes.optimize").build_config, ours("dreamer_core.optimize")
+    nothing = {"steps": 0, "views": 0, "resolution": 0, "seed": 0}
+
+    def built(preset, **more):
+        return build(preset, nothing, None, None, None, None, **more)
+
+    assert built("low_vram").memory == "low"
+    assert built("low_vram", memory="high").memory == "high"
+    assert built("official", shares={"depth_share": -1.0, "scale_noise": 0.0}).depth_share == 0.2
+    assert built("official", shares={"depth_share": 0.0, "scale_noise": 0.0}).scale_noise == 0.0
+    assert built("official", shares={"depth_share": 0.0}).depth_share == 0.0
+    assert [built(p, cleanup=c).cleanup.enabled for p, c in (("paper", "on"), ("fast", "off"))] == [True, False]
+    weights = optimize.RegularizerConfig(tv_rgb=3.0)
+    assert built("fast", regularizers=weights).regularizers == weights
+    for bad in ({"memory": "much"}, {"cleanup": "maybe"}, {"shares": {"depth_share": 1.5}}):
+        with pytest.raises(ValueError, match="expected"):
+            built("fast", **bad)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({"method": "csd", "csd_empty": 0.3}, {"csd_empty": 0.3}),
+        ({"method": "csd"}, {"csd_empty": 0.5, "cfg": 7.5}),
+        ({"method": "sdi"}, {"t_annealing": (999, 200), "sdi_steps": 10, "sdi_cfg": -7.5, "sdi_noise": 0.3}),
+        ({"method": "sdi", "t_first": 900, "t_last": 300, "sdi_steps": 4}, {"t_annealing": (900, 300), "sdi_steps": 4}),
+        ({"method": "asd", "cfg": 9.0, "asd_shift": 0.2}, {"cfg": 9.0, "asd_shift": 0.2}),
+        ({"method": "sds_bridge"}, {"cfg": 100.0}),
+        ({"method": "sds"}, {"cfg": 100.0}),
+    ],
+)
+def test_every_neighbour_has_its_parameters(execute, method, expected):
+    found = execute("DreamerXLTSMGuidance", method=method).args[0]
+    assert found.method == method["method"]
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_cameras_by_subject(ours, execute):
+    head = execute("DreamerXLCameras", angles="head", radius_min=4.0).args[0].orbit
+    assert (head.azimuth, head.elevation, head.radius) == ((-80.0, 80.0), (0.0, 30.0), (4.0, 5.5))
+    assert head.azimuth_range(1000) == (-180.0, 180.0)
+    custom = execute("DreamerXLCameras", azimuth_min=-30.0, azimuth_max=30.0, fov_pool=500).args[0].orbit
+    assert custom.azimuth_range(5000) == (-30.0, 30.0)
+    assert custom.fov_pool == 500
+
+
+def test_prompt_with_other_sides_avoided_and_artefacts(execute, loaded, ours):
+    cameras = ours("dreamer_core.cameras").orbit_cameras([45.0], 0.0, 3.0, 0.6, 64)
+    more = {"perp_neg": True, "perp_neg_weight": -1.0, "perp_neg_front_decay": 0.0, "artefacts": "blurry"}
+    plain = execute("DreamerXLPrompt", clip=loaded[1], prompt="a mug").args[0].views.at(cameras)
+    full = execute("DreamerXLPrompt", clip=loaded[1], prompt="a mug", **more).args[0].views.at(cameras)
+    assert plain.perpendicular == ()
+    assert plain.artefact is None
+    assert float(full.perpendicular[0].weight) == -1.0
+    assert full.artefact.pooled.shape == plain.positive.pooled.shape
+    assert not torch.equal(full.artefact.pooled, plain.positive.pooled)
+
+
+def test_sds_bridge_needs_words_for_artefacts(optimize, execute, loaded):
+    bridge = execute("DreamerXLTSMGuidance", method={"method": "sds_bridge"}).args[0]
+    with pytest.raises(ValueError, match=r"Dreamer XL Optimize: prompt: expected words for artefacts, .* got none"):
+        optimize(1, guidance=bridge)
+    words = execute("DreamerXLPrompt", clip=loaded[1], prompt="a mug", artefacts="blurry, noisy").args[0]
+    _, made = optimize(1, guidance=bridge, prompt=words)
+    assert made == [0]
+
+
+def test_the_result_is_cleaned_and_the_stored_run_is_not(optimize, ours, monkeypatch):
+    node, said = ours("nodes.optimize"), []
+    monkeypatch.setattr(node, "say", lambda text, node_id: said.append(text))
+    dirty, _ = optimize(2, cleanup="off")
+    assert dirty.positions.shape[1] == 100
+    assert said == []
+    build, strict = node.build_config, ours("dreamer_core.optimize").CleanupConfig(min_opacity=0.0995, floaters=False)
+    monkeypatch.setattr(node, "build_config", lambda *args, **more: replace(build(*args, **more), cleanup=strict))
+    cleaned, made = optimize(2)
+    assert made == []  # the same run
+    count = cleaned.positions.shape[1]
+    assert 0 < count < 100
+    assert said == [f"{count} Gaussians · removed {100 - count} transparent, 0 floating"]
+    _, made = optimize(3)
+    assert made == [2]
+
+
+def test_clean_up_of_a_batch(execute, ours):
+    pack = ours("nodes.host.splat").pack
+    shape = lambda n, **more: ours("dreamer_core.initializers").initial_shape("sphere", n, torch.Generator(), **more)
+    out = execute("DreamerXLCleanup", splat=pack([shape(40, opacity=0.5), shape(30, opacity=0.001)])).args[0]
+    assert out.counts.tolist() == [40, 30] if out.counts is not None else out.positions.shape[1] == 40
+    mixed = pack([shape(40, opacity=0.5)])
+    mixed.opacities[0, :7] = 0.03
+    assert execute("DreamerXLCleanup", splat=mixed, min_opacity=0.05).args[0].positions.shape[1] == 33
+    with pytest.raises(ValueError, match=r"Dreamer XL Clean Up: cleanup.min_opacity: expected an opacity"):
+        execute("DreamerXLCleanup", splat=mixed, min_opacity=2.0)
+
+
+def test_low_memory_gives_the_same_splat(optimize):
+    plain, _ = optimize(1, seed=5, views=2)
+    import folder_paths
+
+    folder_paths.user_directory += "-low"
+    low, made = optimize(1, seed=5, views=2, memory="low")
+    assert made == [0]
+    torch.testing.assert_close(low.positions, plain.positions, atol=1e-3, rtol=1e-3)
+
+
 def test_config_nodes_default_to_the_published_values(ours, execute):
     optimize, cameras = ours("dreamer_core.optimize"), ours("dreamer_core.cameras")
     assert execute("DreamerXLTSMGuidance", method={"method": "tsm"}).args[0] == optimize.GuidanceConfig()
     clip = execute("DreamerXLGradientClip", mode={"mode": "pixel"}).args[0]
     assert clip == optimize.PRESETS["official"].clip
     assert execute("DreamerXLDensityControl", enabled=True).args[0] == optimize.DensityConfig()
+    assert execute("DreamerXLRegularizers").args[0] == optimize.RegularizerConfig()
     found = execute("DreamerXLCameras").args[0]
     published = cameras.OrbitConfig()
     assert found.background == optimize.BackgroundConfig()
@@ -226,7 +335,7 @@ def test_config_nodes_default_to_the_published_values(ours, execute):
         ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "t_min": 9, "t_max": 3}, "t_range: expected"),
         ("DreamerXLGradientClip", {}, "Dreamer XL Gradient Clip: mode: expected one of pixel, norm, off"),
         ("DreamerXLInitialize", {}, "Dreamer XL Initialize: source: expected one of sphere"),
-        ("DreamerXLInitialize", {"source": {"source": "file", "file": "../x.ply"}}, "file: expected a .ply in"),
+        ("DreamerXLInitialize", {"source": {"source": "file", "file": "../x.ply"}}, "file: expected a file in"),
         ("DreamerXLCameras", {"radius_min": 9.0}, "Dreamer XL Cameras: cameras.radius: expected low <= high"),
     ],
 )

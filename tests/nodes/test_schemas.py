@@ -16,8 +16,11 @@ NODES = {
     "DreamerXLTSMGuidance",
     "DreamerXLGradientClip",
     "DreamerXLDensityControl",
+    "DreamerXLRegularizers",
     "DreamerXLOptimize",
+    "DreamerXLCleanup",
     "DreamerXLRender",
+    "DreamerXLPreview",
     "DreamerXLExport",
 }
 

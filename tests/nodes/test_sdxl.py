@@ -37,6 +37,40 @@ def test_text(ours, loaded, reference):
     torch.testing.assert_close(found.pooled, expected.pooled, atol=1e-4, rtol=1e-4)
 
 
+MANY = "red, blue, green, a photo of a mug with a very long handle, " * 6
+TEXTS = {
+    "weights": "a (red:1.4) ((mug)), (front (view:0.7):1.2)",
+    "brackets": r"a \(red\) mug (unclosed",
+    "unbalanced": "a red) (mug) of (blue",
+    "no number": "(a: b) (c:x) (:1.2) ()",
+    "long": MANY,
+    "long and weighted": f"{MANY} (a red mug:1.3), {MANY}",
+    "one long word": "z" * 200,
+    "short pieces at the edge": "".join(f"(a mug{i}:1.{i})" for i in range(60)),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_weights_and_long_prompts_are_comfyuis(ours, loaded, reference, text):
+    """The core's own reading of a prompt against ComfyUI's."""
+    with torch.inference_mode():
+        found = ours("nodes.host.conditioning").HostTextEncoder(loaded[1]).encode_text([text])
+    expected = reference.encode_text([text])
+    assert found.tokens.shape == expected.tokens.shape
+    assert (found.tokens.shape[1] > 77) == (len(text) > 150)
+    torch.testing.assert_close(expected.tokens, found.tokens, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(expected.pooled, found.pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_prompts_of_different_lengths(ours, loaded, reference):
+    texts = ["a mug", MANY, ""]
+    with torch.inference_mode():
+        found = ours("nodes.host.conditioning").HostTextEncoder(loaded[1]).encode_text(texts)
+    expected = reference.encode_text(texts)
+    assert found.tokens.shape[1] % 77 == 0
+    torch.testing.assert_close(expected.tokens, found.tokens, atol=1e-4, rtol=1e-4)
+
+
 def test_eps_per_sample_sigma_and_prompt(teacher, reference):
     cond = reference.encode_text(PROMPTS)
     x, sigma = inputs()

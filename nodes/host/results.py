@@ -1,0 +1,58 @@
+"""What a node shows in the viewer: a PLY per object and pictures of them, in ComfyUI's temp folder.
+
+As with ComfyUI's own previews, `/view` gives the files out until the server restarts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...dreamer_core.files import write_atomically
+from ...dreamer_core.formats import write_ply
+from ...dreamer_core.gaussians import Gaussians
+from .identity import Key
+from .images import contact_sheet, to_pil
+
+FOLDER = "dreamer_xl"
+PICTURES, COLUMNS = 4, 2
+PICTURE_SIZE = 256
+
+
+def view_ui(shown: list[tuple[Gaussians, Tensor]]) -> dict[str, list[dict[str, Any]]]:
+    """The `ui` of a node with a viewer, from world-frame objects with views [F, H, W, 3] for browsers without 3D.
+
+    One entry per object: its `file` and `pictures` as `/view` takes them, and the number of Gaussians. The files are
+    named by their content, so that nobody else's result ever appears under an old name.
+    """
+    return {"dreamer_xl_view": [_entry(gaussians, views) for gaussians, views in shown]}
+
+
+def _entry(gaussians: Gaussians, views: Tensor) -> dict[str, Any]:
+    key = Key()
+    for name, tensor in gaussians.tensors():
+        key.text(name).tensor(tensor.detach())
+    folder, stem = Path(folder_paths.get_temp_directory()) / FOLDER, key.hexdigest()[:24]
+    splat, picture = folder / f"{stem}.ply", folder / f"{stem}.png"
+    if not splat.is_file():
+        write_ply(gaussians, splat)
+    if not picture.is_file():
+        sheet = contact_sheet(_pictures(views), COLUMNS)
+        write_atomically(picture, lambda path: to_pil(sheet).save(path, format="PNG"))
+
+    def place(path: Path) -> dict[str, str]:
+        return {"filename": path.name, "subfolder": FOLDER, "type": "temp"}
+
+    return {"file": place(splat), "pictures": place(picture), "count": len(gaussians)}
+
+
+def _pictures(views: Tensor) -> Tensor:  # [<= PICTURES, PICTURE_SIZE, PICTURE_SIZE, 3]
+    """Evenly spaced ones of the views, small."""
+    count = min(PICTURES, views.shape[0])
+    chosen = views[[i * views.shape[0] // count for i in range(count)]].float().cpu().movedim(-1, 1)
+    small = torch.nn.functional.interpolate(chosen, (PICTURE_SIZE, PICTURE_SIZE), mode="bilinear", antialias=True)
+    return small.movedim(1, -1)

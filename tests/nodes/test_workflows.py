@@ -1,0 +1,142 @@
+"""The example workflows: both formats agree, the server accepts them, and those of the starter run."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "example_workflows"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.json"))
+FAST = {
+    "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
+    "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
+    "DreamerXLRender": {"path.frames": 2, "resolution": 64},
+    "SplatToMesh": {"resolution": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def built():
+    sys.path.append(str(ROOT))
+    from tools.workflows import all_workflows
+
+    return {w.name: w for w in all_workflows()}
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+def editor(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def api(name):
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_every_workflow_is_described_and_has_its_copies(built):
+    assert set(NAMES) == set(built)
+    assert sorted(p.stem for p in (FOLDER / "api").glob("*.json")) == NAMES
+    assert sorted(p.stem for p in FOLDER.glob("*.jpg")) == NAMES
+    assert len(NAMES) >= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_what_the_builder_writes(built, info, name):
+    """After a change of a node's inputs: python -m tools.workflows."""
+    assert api(name) == built[name].api(info)
+    assert editor(name) == built[name].editor(info)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layout(name):
+    """No node lies on another, each lies in one group, links run to the inputs that name them."""
+    graph = editor(name)
+    boxes = [(*n["pos"], n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in graph["nodes"]]
+    for i, a in enumerate(boxes):
+        for b in boxes[i + 1 :]:
+            assert a[0] >= b[2] or b[0] >= a[2] or a[1] - 30 >= b[3] or b[1] - 30 >= a[3]
+        inside = [
+            g for g in graph["groups"]
+            if g["bounding"][0] <= a[0] and a[2] <= g["bounding"][0] + g["bounding"][2]
+            and g["bounding"][1] <= a[1] - 30 and a[3] <= g["bounding"][1] + g["bounding"][3]
+        ]  # fmt: skip
+        assert len(inside) == 1
+    nodes = {n["id"]: n for n in graph["nodes"]}
+    for number, source, output, target, entry, kind in graph["links"]:
+        assert nodes[target]["inputs"][entry]["link"] == number
+        assert number in nodes[source]["outputs"][output]["links"]
+        assert kind in nodes[target]["inputs"][entry]["type"].split(",")
+        assert nodes[source]["order"] < nodes[target]["order"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_accepts_all_but_the_placeholders(server, built, name):
+    placeholders = built[name].placeholders
+    status, reply = server.post("/prompt", {"prompt": api(name), "client_id": "tests"})
+    if status == 200:
+        server.post("/queue", {"delete": [reply["prompt_id"]]})
+        while any(server.get("/queue").values()):
+            server.post("/interrupt", {})
+            time.sleep(0.1)
+    errors = [e for found in reply["node_errors"].values() for e in found["errors"]]
+    for error in errors:
+        text = f"{error['message']} {error['details']}"
+        assert error["type"] in ("value_not_in_list", "custom_validation_failed"), text
+        assert any(p in text for p in placeholders), text
+    named = {p for p in placeholders for e in errors if p in e["details"]}
+    assert named == set(placeholders)
+    assert (status == 200) == (not placeholders)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_placeholders_are_explained_in_the_graph(built, name):
+    notes = " ".join(n["widgets_values"][0] for n in editor(name)["nodes"] if n["type"] == "MarkdownNote")
+    assert len(notes) > 200
+    for placeholder in built[name].placeholders:
+        assert placeholder in notes
+
+
+def runnable():
+    return [n for n in NAMES if "YOUR-" not in json.dumps(api(n))]
+
+
+def test_most_run_without_any_file_of_the_user():
+    assert {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh"} <= set(runnable())
+
+
+@pytest.mark.parametrize("name", runnable())
+def test_starter_workflows_run(server, name):
+    graph = api(name)
+    for data in graph.values():
+        data["inputs"] |= FAST.get(data["class_type"], {})
+    entry = server.wait(server.queue(graph), timeout=600)
+    assert entry["status"]["status_str"] == "success", server.tail()
+    files = [f for out in entry["outputs"].values() for f in out.get("3d", [])]
+    kinds = [f["filename"].rpartition(".")[2] for f in files]
+    exports = sum(d["class_type"] == "DreamerXLExport" for d in graph.values())
+    assert kinds.count("ply") == exports
+    assert kinds.count("glb") == sum(d["class_type"] == "SaveGLB" for d in graph.values())
+    contents = [server.view(f) for f in files]
+    assert len(set(contents)) == len(contents)  # two branches make two objects
+    for kind, content in zip(kinds, contents):
+        assert content.startswith({"ply": b"ply", "glb": b"glTF"}[kind])
+
+
+def test_templates_are_offered_with_their_pictures(server):
+    from PIL import Image
+
+    assert sorted(server.get("/workflow_templates")["dreamer-xl"]) == NAMES
+    for name in NAMES:
+        picture = server.get(f"/api/workflow_templates/dreamer-xl/{name}.jpg")
+        assert len(picture) < 100_000
+        assert Image.open(io.BytesIO(picture)).size[0] >= 256
+        assert server.get(f"/api/workflow_templates/dreamer-xl/{name}.json") == editor(name)

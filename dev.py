@@ -20,11 +20,11 @@ VENV = ROOT / ".venv"
 COMFYUI_VERSION = "v0.33.0"
 COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0")
+HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0", "selenium>=4.25")
 DEMO_PROMPT = "a red mug"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
-LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "dev.py", "__init__.py")
+LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "tools", "dev.py", "__init__.py")
 
 
 def fail(message: str) -> None:

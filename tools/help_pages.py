@@ -1,0 +1,113 @@
+"""Fills the tables in web/docs/<NodeId>.md from the nodes themselves; the words are the pages' own.
+
+python -m tools.help_pages                       # starts the prepared ComfyUI for its /object_info
+python -m tools.help_pages --server HOST:PORT    # asks a running one
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from . import comfyui
+from .graph_format import CHOICE, Info
+
+FOLDER = comfyui.ROOT / "web" / "docs"
+BEGIN, END = "<!-- written by tools.help_pages -->", "<!-- end -->"
+
+
+def ours(info: Info) -> dict[str, Any]:
+    """The nodes of this pack."""
+    return {name: node for name, node in info.items() if name.startswith("DreamerXL")}
+
+
+def all_inputs(inputs: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any], str]]:
+    """Name, description and condition of every input, those of all options of a choice included.
+
+    An input that several options share comes once, with the options it belongs to; its own texts are the first's.
+    """
+    for part in ("required", "optional"):
+        for name, spec in (inputs.get(part) or {}).items():
+            yield f"{prefix}{name}", spec, ""
+            if spec[0] != CHOICE:
+                continue
+            found: dict[str, tuple[list[Any], list[str]]] = {}
+            for option in spec[1]["options"]:
+                for inner, inner_spec, _ in all_inputs(option["inputs"], f"{prefix}{name}."):
+                    found.setdefault(inner, (inner_spec, []))[1].append(option["key"])
+            for inner, (inner_spec, keys) in found.items():
+                yield inner, inner_spec, "" if len(keys) == len(spec[1]["options"]) else ", ".join(keys)
+
+
+def values(spec: list[Any]) -> str:
+    """What an input takes, and its default."""
+    options = spec[1] if len(spec) > 1 else {}
+    default = options.get("default")
+    if spec[0] == CHOICE:
+        return ", ".join(f"`{o['key']}`" for o in options["options"])
+    if spec[0] == "COMBO" or isinstance(spec[0], list):
+        offered = options.get("options", []) if spec[0] == "COMBO" else spec[0]
+        if (
+            default is None
+            or default not in offered
+            or len(offered) > 8
+            or any("." in str(o)[-5:] for o in offered[1:])
+        ):
+            return f"a choice{f'; `{default}`' if default is not None else ''}"
+        return ", ".join(f"**`{o}`**" if o == default else f"`{o}`" for o in offered)
+    if spec[0] in ("INT", "FLOAT"):
+        low, high = options.get("min"), options.get("max")
+        whole = isinstance(high, int) and high > 2**62
+        bounds = "0 or more" if whole else f"{number(low)} to {number(high)}"
+        return f"{bounds}; **{number(default)}**"
+    if spec[0] == "BOOLEAN":
+        return f"**{'on' if default else 'off'}**"
+    if spec[0] == "STRING":
+        return f"text; **{default}**" if default else "text"
+    return str(spec[0])
+
+
+def number(value: Any) -> str:
+    return f"{value:,}".rstrip("0").rstrip(".") if isinstance(value, float) and value == int(value) else f"{value:,}"
+
+
+def tables(node: dict[str, Any]) -> str:
+    """The inputs and outputs of a node as Markdown."""
+    lines = ["## Inputs", "", "| input | values; **default** | meaning |", "|---|---|---|"]
+    for name, spec, condition in all_inputs(node["input"]):
+        tooltip = (spec[1] if len(spec) > 1 else {}).get("tooltip", "")
+        only = f" *({condition})*" if condition else ""
+        lines.append(f"| `{name}`{only} | {values(spec)} | {cell(tooltip)} |")
+    lines += ["", "## Outputs", "", "| output | type | meaning |", "|---|---|---|"]
+    for name, kind, tooltip in zip(node["output_name"], node["output"], node["output_tooltips"]):
+        lines.append(f"| `{name}` | {kind} | {cell(tooltip or '')} |")
+    return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def filled(page: str, node: dict[str, Any]) -> str:
+    """A page with fresh tables. Errors: ValueError where it has no place for them."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{node['display_name']}: its page has no {BEGIN} ... {END}")
+    return f"{head}{BEGIN}\n\n{tables(node)}\n\n{END}{tail}"
+
+
+def main() -> None:
+    info = comfyui.described(__doc__)
+    for name, node in ours(info).items():
+        path = FOLDER / f"{name}.md"
+        if not path.is_file():
+            print(f"{name}: no page yet; write {path.name} with a title, some words and {BEGIN} {END}")
+            continue
+        path.write_text(filled(path.read_text(encoding="utf-8"), node), encoding="utf-8", newline="\n")
+        print(name)
+
+
+if __name__ == "__main__":
+    main()

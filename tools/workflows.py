@@ -1,0 +1,393 @@
+"""Writes example_workflows/*.json and their API copies from the descriptions below.
+
+python -m tools.workflows                        # starts the prepared ComfyUI for its /object_info
+python -m tools.workflows --server HOST:PORT     # asks a running one
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import comfyui
+from .graph_format import NOTE, Column, Group, Info, Link, Node, Workflow
+
+FOLDER = comfyui.ROOT / "example_workflows"
+STARTER = "starter (built in)"
+CHECKPOINT = "YOUR-SDXL-CHECKPOINT.safetensors"
+PICTURE = "YOUR-PICTURE.png"
+VIEWER = 480
+"""Height of a 3D viewer."""
+READ_ME = "#a1793d"
+
+TRIPOSPLAT = {
+    "triposplat_fp16.safetensors": "models/diffusion_models",
+    "dino_v3_vit_h.safetensors": "models/clip_vision",
+    "flux2-vae.safetensors": "models/vae",
+    "triposplat_vae_decoder_fp16.safetensors": "models/vae",
+    "birefnet.safetensors": "models/background_removal",
+}
+
+
+def note(title: str, text: str) -> Node:
+    return Node(NOTE, title, {"text": text.strip()})
+
+
+def read_me(text: str) -> Column:
+    """The first column: what the graph does and what to fill in."""
+    return Column(420, [Group("Read me", [note("Read me", text)], READ_ME)])
+
+
+def loader(checkpoint: str) -> Node:
+    return Node("DreamerXLLoader", "Loader", {"checkpoint": checkpoint})
+
+
+def prompt(clip: Link, text: str, title: str = "Prompt", **inputs: Any) -> Node:
+    return Node("DreamerXLPrompt", title, {"clip": clip, "prompt": text, **inputs})
+
+
+def initialize(count: int, shape: str = "sphere") -> Node:
+    return Node("DreamerXLInitialize", "Initialize", {"source": shape, "source.count": count, "source.size": 0.6})
+
+
+def optimizer(model: Link, vae: Link, words: Link, splat: Link, preset: str, title: str = "Optimize", **i: Any) -> Node:
+    inputs = {"model": model, "vae": vae, "prompt": words, "splat": splat, "preset": preset}
+    return Node("DreamerXLOptimize", title, {**inputs, **i}, VIEWER)
+
+
+def export(splat: Link, name: str, title: str = "Export") -> Node:
+    return Node("DreamerXLExport", title, {"splat": splat, "filename_prefix": f"3d/{name}"})
+
+
+def preview(splat: Link, title: str = "Preview") -> Node:
+    return Node("DreamerXLPreview", title, {"splat": splat}, VIEWER)
+
+
+def images(link: Link, title: str) -> Node:
+    return Node("PreviewImage", title, {"images": link}, 240)
+
+
+def text_to_3d(name: str, about: str, checkpoint: str, words: str, count: int, preset: str) -> Workflow:
+    """Loader, prompt, sphere, optimiser, preview, files."""
+    model = loader(checkpoint)
+    said = prompt(model[1], words)
+    start = initialize(count)
+    made = optimizer(model[0], model[2], said[0], start[0], preset)
+    starter = checkpoint == STARTER
+    return Workflow(
+        name,
+        [
+            read_me(about),
+            Column(360, [Group("1  Model", [model]), Group("2  What to make", [said, start])]),
+            Column(420, [Group("3  Optimise", [made])]),
+            Column(
+                420,
+                [
+                    Group("4  Keep", [export(made[0], name)]),
+                    Group("5  Look", [preview(made[0]), images(made[1], "Views")]),
+                ],
+            ),
+        ],
+        "run" if starter else "graph",
+        {} if starter else {checkpoint: "an SDXL checkpoint of yours"},
+    )
+
+
+def starter() -> Workflow:
+    return text_to_3d(
+        "text_to_3d_starter",
+        f"""
+# Text to 3D in about two minutes, without a GPU
+
+Press **Run**. The object appears in the viewer of *Optimize* while it grows; when it is done, *Preview* shows it and
+*Export* has written it to `output/3d`.
+
+This graph uses the checkpoint that comes with the pack (`{STARTER}`): a miniature of SDXL that knows sixteen things in
+eight colours and three patterns, such as
+
+- a red mushroom
+- a blue striped rocket
+- a yellow duck
+- a green dotted tree
+
+Change the words in *Prompt* and run again. With a GPU, open *text_to_3d_sdxl* and use your own SDXL checkpoint: any
+object, any style.
+
+**Cancel** keeps what is done: the same graph goes on from there.
+""",
+        STARTER,
+        "a red mushroom",
+        4000,
+        "starter",
+    )
+
+
+FILL_IN = f"""
+## Fill in
+
+1. *Loader*: `{CHECKPOINT}` is a placeholder. Choose **any SDXL checkpoint** from your `models/checkpoints` folder
+   (a base model or a fine-tune; epsilon or v-prediction).
+2. *Prompt*: **one object in plain words**, without a place or a camera.
+"""
+
+
+def sdxl() -> Workflow:
+    return text_to_3d(
+        "text_to_3d_sdxl",
+        f"""
+# Text to 3D with your SDXL checkpoint, published settings
+
+{FILL_IN.strip()}
+
+## What it does
+
+Preset `official`: the released code's values, 2,500 steps of 4 views at 1024 x 1024. Change `preset` in *Optimize* to
+`paper` for the gamma that the paper's text names best, or to `fast` for a third of the steps at 768 x 768.
+
+It wants a GPU with 24 GB; with 12 GB open *text_to_3d_sdxl_low_vram*. A LoRA loader goes between *Loader* and
+*Prompt* / *Optimize*, see *lora_swap*.
+
+**Cancel** keeps what is done: the same graph goes on from there.
+""",
+        CHECKPOINT,
+        "a DSLR photo of a corgi wearing a wizard hat",
+        81_920,
+        "official",
+    )
+
+
+def low_vram() -> Workflow:
+    return text_to_3d(
+        "text_to_3d_sdxl_low_vram",
+        f"""
+# Text to 3D with SDXL on 12 GB
+
+{FILL_IN.strip()}
+
+## What it does
+
+Preset `low_vram`: the paper's steps at 768 x 768 with 2 views per step, at most 300,000 Gaussians, and parts of the
+encoder computed twice instead of being kept.
+
+Still out of memory? Set `views` in *Optimize* to 1, then `resolution` to 512; start ComfyUI with `--lowvram`; close
+other programs that use the GPU.
+""",
+        CHECKPOINT,
+        "a wooden rocking horse, highly detailed",
+        40_000,
+        "low_vram",
+    )
+
+
+def lora_swap() -> Workflow:
+    model = loader(STARTER)
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    lora = Node(
+        "LoraLoader", "LoRA", {"model": model[0], "clip": model[1], "lora_name": "gold.safetensors", **strengths}
+    )
+    words = "a red rocket"
+    plain, golden = prompt(model[1], words, "Prompt without"), prompt(lora[1], words, "Prompt with")
+    start = initialize(4000)
+    without = optimizer(model[0], model[2], plain[0], start[0], "starter", "Optimize without")
+    with_it = optimizer(lora[0], model[2], golden[0], start[0], "starter", "Optimize with")
+    about = """
+# The same object without and with a LoRA
+
+Press **Run**. Both branches have the same words, the same seed and the same start; only the lower one goes through the
+LoRA loader.
+
+`gold.safetensors` comes with the pack (it is offered beside the files of your `models/loras` folder) and makes
+everything of gold. It fits the built-in starter only.
+
+## With your own
+
+Choose your SDXL checkpoint in *Loader*, your LoRA in *LoRA*, and the preset `official` or `low_vram` in both
+*Optimize* nodes. Several LoRA loaders can follow one another; any node that patches a MODEL fits, too.
+"""
+    return Workflow(
+        "lora_swap",
+        [
+            read_me(about),
+            Column(360, [Group("1  Model and LoRA", [model, lora, start])]),
+            Column(360, [Group("2  Words", [plain, golden])]),
+            Column(420, [Group("3  Optimise", [without, with_it])]),
+            Column(420, [Group("4  Look", [preview(without[0], "Without"), preview(with_it[0], "With")])]),
+            Column(360, [Group("5  Keep", [export(without[0], "lora-without"), export(with_it[0], "lora-with")])]),
+        ],
+        "run",
+    )
+
+
+def image_to_3d() -> Workflow:
+    picture = Node("LoadImage", "Picture", {"image": PICTURE}, 240)
+    remover = Node("LoadBackgroundRemovalModel", "Background model", {"bg_removal_name": "birefnet.safetensors"})
+    mask = Node("RemoveBackground", "Remove background", {"image": picture[0], "bg_removal_model": remover[0]})
+    ready = Node("TripoSplatPreprocessImage", "Crop", {"image": picture[0], "mask": mask[0]})
+    unet = Node("UNETLoader", "TripoSplat model", {"unet_name": "triposplat_fp16.safetensors"})
+    vision = Node("CLIPVisionLoader", "DINOv3", {"clip_name": "dino_v3_vit_h.safetensors"})
+    flux = Node("VAELoader", "Flux2 VAE", {"vae_name": "flux2-vae.safetensors"})
+    decoder = Node("VAELoader", "TripoSplat decoder", {"vae_name": "triposplat_vae_decoder_fp16.safetensors"})
+    cond = Node("TripoSplatConditioning", "Conditioning", {"clip_vision": vision[0], "vae": flux[0], "image": ready[0]})
+    sampled = Node(
+        "KSampler",
+        "Sample",
+        {"model": unet[0], "positive": cond[0], "negative": cond[1], "latent_image": cond[2], "seed": 46, "steps": 20}
+        | {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "simple", "denoise": 1.0},
+    )
+    decoded = Node("VAEDecodeTripoSplat", "Decode", {"samples": sampled[0], "vae": decoder[0], "num_gaussians": 65536})
+    start = Node(
+        "DreamerXLInitialize",
+        "Initialize",
+        {"source": "splat", "source.splat": decoded[0], "source.radius": 0.8, "source.limit": 60_000},
+    )
+    model = loader(CHECKPOINT)
+    said = prompt(model[1], "a ceramic owl figurine")
+    guidance = Node(
+        "DreamerXLTSMGuidance",
+        "Guidance",
+        {"method": "tsm", "method.gamma": 0.3, "t_min": 21, "t_max": 300, "warmup_steps": 0, "t_widening": 0},
+    )
+    made = optimizer(model[0], model[2], said[0], start[0], "fast", "Refine", steps=400, guidance=guidance[0])
+    files = "\n".join(f"- `{name}` -> `{folder}`" for name, folder in TRIPOSPLAT.items())
+    about = f"""
+# Picture to 3D, refined by SDXL
+
+TripoSplat makes a splat from one picture; trajectory score matching then sharpens it with your SDXL checkpoint. Low
+timesteps (`t_max` 300, no warm-up) keep the shape and improve the surface.
+
+## Fill in
+
+1. *Picture*: `{PICTURE}` is a placeholder. Choose a picture of one object.
+2. *Loader*: `{CHECKPOINT}` is a placeholder. Choose **any SDXL checkpoint**.
+3. *Prompt*: say **what the picture shows**.
+4. The files of TripoSplat, if you do not have them yet:
+
+{files}
+
+ComfyUI's own template *Image to Gaussian Splat (TripoSplat)*, under Templates, downloads them.
+"""
+    return Workflow(
+        "image_to_3d_triposplat",
+        [
+            read_me(about),
+            Column(330, [Group("1  Picture", [picture, remover, mask, ready])]),
+            Column(330, [Group("2  TripoSplat", [unet, vision, flux, decoder, cond, sampled, decoded])]),
+            Column(360, [Group("3  Where to start, what it is", [start, model, said, guidance])]),
+            Column(420, [Group("4  Refine", [made])]),
+            Column(
+                420, [Group("5  Before and after", [preview(decoded[0], "TripoSplat"), preview(made[0], "Refined")])]
+            ),
+            Column(360, [Group("6  Keep", [export(made[0], "refined")])]),
+        ],
+        "graph",
+        {CHECKPOINT: "an SDXL checkpoint of yours", PICTURE: "a picture of yours"}
+        | {name: f"a file of TripoSplat for {folder}" for name, folder in TRIPOSPLAT.items()},
+    )
+
+
+def ism_against_tsm() -> Workflow:
+    model = loader(STARTER)
+    said = prompt(model[1], "a green tree")
+    start = initialize(4000)
+    # The values of preset starter: a wired guidance replaces all of the preset's.
+    same = {"warmup_steps": 45, "offset_noise": 0.0, "flip": 0.0}
+    ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism", **same})
+    tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3, **same})
+    first = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with ISM", guidance=ism[0])
+    second = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with TSM", guidance=tsm[0])
+    left = Node("DreamerXLRender", "Render ISM", {"splat": first[0], "path": "turntable", "path.frames": 4})
+    right = Node("DreamerXLRender", "Render TSM", {"splat": second[0], "path": "turntable", "path.frames": 4})
+    both = Node("ImageStitch", "Side by side", {"image1": left[0], "image2": right[0], "direction": "right"})
+    about = """
+# ISM and TSM side by side
+
+Press **Run**. Both branches have the same words, the same start and the same seed, and so the same cameras, timesteps
+and noise; only the reference differs:
+
+- **ISM** (LucidDreamer) compares with the noise at the start of the interval.
+- **TSM** (Dreamer XL) follows a second path from the same point and compares with its end; `gamma` says how far it
+  goes: 0 is ISM.
+
+TSM costs one network evaluation more per step.
+
+With the built-in starter the two look much alike; choose your SDXL checkpoint in *Loader*, the preset `official` in
+both *Optimize* nodes and the published values in both guidance nodes (`warmup_steps` 750, `offset_noise` 0.1, `flip`
+0.5) to see the difference that the paper is about.
+"""
+    return Workflow(
+        "ism_against_tsm",
+        [
+            read_me(about),
+            Column(360, [Group("1  What to make", [model, said, start])]),
+            Column(360, [Group("2  Method", [ism, tsm])]),
+            Column(420, [Group("3  Optimise", [first, second])]),
+            Column(
+                420,
+                [Group("4  Look: ISM left, TSM right", [left, right, both, images(both[0], "ISM left, TSM right")])],
+            ),
+            Column(360, [Group("5  Keep", [export(first[0], "ism"), export(second[0], "tsm")])]),
+        ],
+        "run",
+    )
+
+
+def splat_to_mesh() -> Workflow:
+    model = loader(STARTER)
+    said = prompt(model[1], "a yellow duck")
+    start = initialize(4000)
+    made = optimizer(model[0], model[2], said[0], start[0], "starter")
+    mesh = Node(
+        "SplatToMesh",
+        "Splat to mesh",
+        {"splat": made[0], "resolution": 192, "kernel": 8, "smooth": 20, "color_sharpen": 2.0},
+    )
+    glb = Node("SaveGLB", "Save GLB", {"mesh": mesh[0], "filename_prefix": "3d/mesh"}, 420)
+    about = """
+# Text to a mesh (GLB)
+
+Press **Run**. The splat is turned into a coloured triangle mesh by ComfyUI's own *Splat to Mesh*, and saved as a GLB
+for Blender, game engines and slicers.
+
+- `resolution` in *Splat to mesh*: voxels along the longest side. 192 is quick; 384 keeps finer detail.
+- `level`: lower is fatter and has fewer holes, higher is tighter.
+- `kernel`: raise it if the surface has gaps.
+
+Any splat can take this way: replace the first three groups by *Dreamer XL Initialize* with a file, or by TripoSplat.
+"""
+    return Workflow(
+        "splat_to_mesh",
+        [
+            read_me(about),
+            Column(360, [Group("1  What to make", [model, said, start])]),
+            Column(420, [Group("2  Optimise", [made])]),
+            Column(420, [Group("3  Mesh", [mesh, glb])]),
+            Column(420, [Group("4  The splat", [preview(made[0]), export(made[0], "splat")])]),
+        ],
+        "run",
+    )
+
+
+def all_workflows() -> list[Workflow]:
+    return [starter(), sdxl(), low_vram(), lora_swap(), image_to_3d(), ism_against_tsm(), splat_to_mesh()]
+
+
+def write(workflow: Workflow, info: Info, folder: Path = FOLDER) -> None:
+    """The editor's file and the API's."""
+    for path, data in (
+        (folder / f"{workflow.name}.json", workflow.editor(info)),
+        (folder / "api" / f"{workflow.name}.json", workflow.api(info)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def main() -> None:
+    info = comfyui.described(__doc__)
+    for workflow in all_workflows():
+        write(workflow, info)
+        print(workflow.name)
+
+
+if __name__ == "__main__":
+    main()

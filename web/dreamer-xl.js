@@ -1,0 +1,24 @@
+/** Dreamer XL in the frontend: a 3D view in the nodes that make or show a splat. ComfyUI imports this file. */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { HINTS, announce, attach, showOutputs, stopAll, sweep } from "./viewer/nodes.mjs";
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("./viewer/viewer.css", import.meta.url).href;
+document.head.append(style);
+
+app.registerExtension({
+  name: "DreamerXL.Viewer",
+  setup() {
+    api.addEventListener("dreamerxl.snapshot", ({ detail }) => announce(detail));
+    api.addEventListener("execution_interrupted", stopAll);
+    api.addEventListener("execution_error", stopAll);
+  },
+  nodeCreated(node) {
+    if (node.constructor.comfyClass in HINTS) attach(node);
+  },
+  afterConfigureGraph: sweep,
+  onNodeOutputsUpdated: showOutputs,
+});

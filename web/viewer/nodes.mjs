@@ -1,0 +1,178 @@
+/** Viewers and the nodes of the graph they belong to. */
+
+import { app } from "../../../scripts/app.js";
+import { freeSnapshot } from "./feed.mjs";
+import { ViewerPanel } from "./panel.mjs";
+
+/** @typedef {import("./feed.mjs").SnapshotMessage} SnapshotMessage */
+/** @typedef {import("./feed.mjs").ResultEntry} ResultEntry */
+
+/** Node id -> what its viewer says while there is nothing to show. */
+export const HINTS = {
+  DreamerXLOptimize: "The object appears here while it is made.",
+  DreamerXLPreview: "Queue to see the splat here.",
+};
+/** The key in a node's ui output. */
+const OUTPUT = "dreamer_xl_view";
+/** Where a node remembers what it shows, in the workflow. */
+const PROPERTY = "dreamer_xl_view";
+const MIN_HEIGHT = 280;
+const MIN_WIDTH = 340;
+
+/** @type {Map<object, ViewerPanel>} */
+const panels = new Map();
+
+/** Device pixels per CSS pixel of a widget: the classic renderer scales widgets with the canvas. */
+function pixelScale() {
+  const zoom = document.fullscreenElement ? 1 : (app.canvas?.ds?.scale ?? 1);
+  return Math.min(2, Math.max(0.25, zoom * window.devicePixelRatio));
+}
+
+/**
+ * Call `after` when the node's own handler is done.
+ * @param {object} node
+ * @param {string} name
+ * @param {Function} after
+ */
+function chain(node, name, after) {
+  const before = node[name];
+  node[name] = function (...values) {
+    const result = before?.apply(this, values);
+    after.apply(this, values);
+    return result;
+  };
+}
+
+/**
+ * Give a node its viewer.
+ * @param {object} node
+ */
+export function attach(node) {
+  const hint = HINTS[node.constructor.comfyClass];
+  const panel = new ViewerPanel({
+    hint,
+    pixelScale,
+    onBackground: (background) => remember(node, { background }),
+    onMode: (has3d) => setMode(node, has3d),
+  });
+  panel.element.dataset.mode = panel.has3d ? "3d" : "pictures";
+  panels.set(node, panel);
+  const widget = node.addDOMWidget("viewer", "dreamer_xl_viewer", panel.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => MIN_HEIGHT,
+  });
+  widget.serialize = false;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
+
+  chain(node, "onExecuted", (output) => showOutput(node, output));
+  chain(node, "onConfigure", () => restore(node));
+  chain(node, "onRemoved", () => panel.release());
+}
+
+/**
+ * In 3D, the classic renderer's picture of the progress is not drawn below the widgets.
+ * @param {object} node
+ * @param {boolean} has3d
+ */
+function setMode(node, has3d) {
+  const panel = panels.get(node);
+  if (panel) panel.element.dataset.mode = has3d ? "3d" : "pictures";
+  if (has3d) node.onDrawBackground = () => {};
+  else delete node.onDrawBackground;
+}
+
+/**
+ * @param {object} node
+ * @param {object} more
+ */
+function remember(node, more) {
+  node.setProperty(PROPERTY, { ...node.properties?.[PROPERTY], ...more });
+  // Into the draft that a reload opens.
+  app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
+}
+
+/** @param {object} node */
+function restore(node) {
+  const { background, result } = node.properties?.[PROPERTY] ?? {};
+  const panel = panels.get(node);
+  if (!panel) return;
+  if (background) panel.setBackground(background);
+  if (isResult(result)) panel.showResult(result);
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is ResultEntry[]}
+ */
+function isResult(value) {
+  return Array.isArray(value) && value.length > 0 && value.every((entry) => entry?.file?.filename && entry?.pictures);
+}
+
+/**
+ * @param {object} node
+ * @param {Record<string, unknown> | undefined} output ui of an executed node
+ */
+function showOutput(node, output) {
+  const result = output?.[OUTPUT];
+  if (!isResult(result)) return;
+  const known = node.properties?.[PROPERTY]?.result;
+  panels.get(node)?.showResult(result);
+  if (JSON.stringify(known) !== JSON.stringify(result)) remember(node, { result });
+}
+
+/**
+ * Outputs that were restored: a job of the history, another tab's workflow.
+ * @param {Record<string, Record<string, unknown>>} outputs by locator: "7", or "<subgraph>:7"
+ */
+export function showOutputs(outputs) {
+  for (const [locator, output] of Object.entries(outputs ?? {})) {
+    if (!isResult(output?.[OUTPUT])) continue;
+    const node = byLocator(locator);
+    if (panels.has(node)) showOutput(node, output);
+  }
+}
+
+/** @param {string} locator */
+function byLocator(locator) {
+  const [id, subgraph] = locator.split(":").reverse();
+  const graph = subgraph ? app.rootGraph?.subgraphs?.get(subgraph) : app.rootGraph;
+  return graph?.getNodeById(id);
+}
+
+/**
+ * @param {string} id execution id: the way through the subgraphs
+ */
+function byExecutionId(id) {
+  const path = String(id).split(":");
+  let graph = app.rootGraph;
+  for (const outer of path.slice(0, -1)) graph = graph?.getNodeById(outer)?.subgraph;
+  return graph?.getNodeById(path.at(-1));
+}
+
+/**
+ * Show a snapshot on its node, or free it where there is none in this workflow.
+ * @param {SnapshotMessage} message
+ */
+export function announce(message) {
+  const here = !message.workflow || message.workflow === app.rootGraph?.id;
+  const panel = here ? panels.get(byExecutionId(message.node)) : undefined;
+  if (panel) panel.announce(message);
+  else freeSnapshot(message.id);
+}
+
+/** The run ended early: what is on the screen stays. */
+export function stopAll() {
+  for (const panel of panels.values()) panel.stop();
+}
+
+/** Release the viewers of nodes that are no longer in the graph. */
+export function sweep() {
+  const graphs = new Set([app.rootGraph, ...(app.rootGraph?.subgraphs?.values() ?? [])]);
+  for (const [node, panel] of panels) {
+    if (graphs.has(node.graph) && node.graph.getNodeById(node.id) === node) continue;
+    panel.release();
+    panels.delete(node);
+  }
+}

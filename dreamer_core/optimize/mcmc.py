@@ -1,12 +1,14 @@
 """3D Gaussian Splatting as Markov chain Monte Carlo (Kheradmand et al., arXiv 2404.09591), by gsplat's MCMCStrategy.
 
-gsplat computes two things of it in CUDA only; elsewhere torch does, by the formulas here.
+gsplat computes two things of it in CUDA only. Here torch does, by their formulas and on every device: a run that
+renders without gsplat's CUDA code must not start building it at its first refinement.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
 from functools import cache
 
@@ -17,6 +19,8 @@ from .config import DensityConfig
 
 MAX_COPIES = 51
 """gsplat's limit of copies that one Gaussian is divided into."""
+_STAND_INS = threading.Lock()
+"""The stand-ins take the place of functions of gsplat's module, which all threads share."""
 
 
 @cache
@@ -40,15 +44,16 @@ def relocation(
         o' = 1 - (1 - o)^(1/N)
         s' = s o / sum_{i=1}^{N} sum_{k=0}^{i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1)
 
-    The inner binomials are summed by the hockey-stick identity. `binoms` is gsplat's table, not needed here.
+    The inner binomials are summed by the hockey-stick identity. `binoms` is gsplat's table, not needed here. Computed
+    on the CPU in float64, which not every device has; it happens once a refinement.
     """
-    copies = ratios.long().clamp(1, MAX_COPIES)
-    o = opacities.double().flatten().clamp(1e-9, 1 - 1e-9)
+    copies = ratios.cpu().long().clamp(1, MAX_COPIES)
+    o = opacities.cpu().double().flatten().clamp(1e-9, 1 - 1e-9)
     divided = 1.0 - (1.0 - o) ** (1.0 / copies)
-    powers = divided[:, None] ** torch.arange(1, MAX_COPIES + 1, device=o.device)
-    total = (_signed_binomials().to(o.device)[copies - 1] * powers).sum(dim=1)
+    powers = divided[:, None] ** torch.arange(1, MAX_COPIES + 1)
+    total = (_signed_binomials()[copies - 1] * powers).sum(dim=1)
     factor = (o / total)[:, None]
-    return divided.to(opacities.dtype), (factor * scales.double()).to(scales.dtype)
+    return divided.to(opacities), factor.to(scales) * scales
 
 
 def covariances(
@@ -66,22 +71,20 @@ def covariances(
 
 
 @contextlib.contextmanager
-def _without_cuda(device: torch.device) -> Iterator[None]:
-    """gsplat's strategy operations with our stand-ins for what it has in CUDA only."""
-    if device.type == "cuda":
-        yield
-        return
+def _stand_ins() -> Iterator[None]:
+    """gsplat's strategy operations with our functions for what it has in CUDA only."""
     from gsplat.strategy import ops
 
     ours = {"compute_relocation": relocation, "quat_scale_to_covar_preci": covariances}
-    theirs = {name: getattr(ops, name) for name in ours}
-    try:
-        for name, function in ours.items():
-            setattr(ops, name, function)
-        yield
-    finally:
-        for name, function in theirs.items():
-            setattr(ops, name, function)
+    with _STAND_INS:
+        theirs = {name: getattr(ops, name) for name in ours}
+        try:
+            for name, function in ours.items():
+                setattr(ops, name, function)
+            yield
+        finally:
+            for name, function in theirs.items():
+                setattr(ops, name, function)
 
 
 def refine(
@@ -102,5 +105,7 @@ def refine(
         refine_every=config.every,
         min_opacity=config.prune_opacity,
     )
-    with _without_cuda(params["means"].device):
-        strategy.step_post_backward(params, optimizers, strategy.initialize_state(), step, {}, lr=means_rate)
+    # The state would hold gsplat's table of binomials, which `relocation` does not need.
+    state: dict[str, torch.Tensor | None] = {"binoms": torch.empty(0)}
+    with _stand_ins():
+        strategy.step_post_backward(params, optimizers, state, step, {}, lr=means_rate)

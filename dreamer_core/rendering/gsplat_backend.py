@@ -24,6 +24,10 @@ BUILD_NOTICE = (
     "on slow machines hours. To avoid it choose the renderer 'numba' (--renderer numba), or install a gsplat wheel "
     "built for this torch and CUDA version."
 )
+LOAD_NOTICE = (
+    "gsplat loads the CUDA code that it built here before; where torch, CUDA or gsplat has changed since, it is built "
+    "anew, which takes minutes, on slow machines hours. The renderer 'numba' (--renderer numba) does without."
+)
 NO_EXTENSION = (
     "gsplat's CUDA code is missing: there is no prebuilt extension and no CUDA toolkit (nvcc) to build it with"
 )
@@ -43,9 +47,21 @@ def _package() -> Path | None:
 
 
 def _built(package: Path) -> bool:
-    """Whether compiled code exists: inside the package, or in torch's folder of extensions built on first use."""
-    if any(package.glob("csrc*.so")) or any(package.glob("csrc*.pyd")):
-        return True
+    """Whether compiled code exists, for whatever torch: inside the package, or built here before."""
+    return any(package.glob("csrc*.so")) or any(package.glob("csrc*.pyd")) or _built_here()
+
+
+def _prebuilt() -> bool:
+    """Whether the package's own compiled code loads; gsplat builds its own where it is missing or for another torch."""
+    try:
+        from gsplat import csrc  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _built_here() -> bool:
+    """Whether gsplat's code lies in torch's folder of extensions that were built on first use."""
     try:
         from torch.utils.cpp_extension import _get_build_directory
 
@@ -98,10 +114,9 @@ def explain(error: BaseException) -> str:
 def _loading_failure(device_index: int) -> str:
     """Load (building if need be) and try gsplat on one GPU; an empty string, or why it does not work."""
     device = torch.device("cuda", device_index)
-    package = _package()
-    if package is not None and not _built(package):
-        log.warning(BUILD_NOTICE)
     try:
+        if not _prebuilt():
+            log.warning(LOAD_NOTICE if _built_here() else BUILD_NOTICE)
         from gsplat.cuda._backend import _C
 
         if _C is None:

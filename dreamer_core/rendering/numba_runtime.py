@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 
 KERNELS = threading.RLock()
@@ -44,7 +45,13 @@ def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     for base in bases:
         if _writable(base / leaf):
             return base / leaf
-    return Path(tempfile.gettempdir()) / "dreamer-xl" / leaf
+    return _own_temporary_folder() / leaf
+
+
+@cache
+def _own_temporary_folder() -> Path:
+    """A new folder that only this user can write: numba unpickles what it finds in its cache."""
+    return Path(tempfile.mkdtemp(prefix="dreamer-xl-"))
 
 
 def start_threads() -> None:
@@ -65,21 +72,21 @@ def import_kernels() -> None:
     """Import the kernel modules with numba's cache in their own folder. Raises what numba raises."""
     import numba
 
-    start_threads()
-    before = numba.config.CACHE_DIR
-    # numba reads the folder when a kernel is decorated, so other packs' kernels keep theirs.
-    numba.config.CACHE_DIR = str(cache_folder())
-    try:
-        from . import numba_binning, numba_blending, numba_projection  # noqa: F401
-    finally:
-        numba.config.CACHE_DIR = before
+    with KERNELS:
+        start_threads()
+        before = numba.config.CACHE_DIR
+        # numba reads the folder when a kernel is decorated, so other packs' kernels keep theirs.
+        numba.config.CACHE_DIR = str(cache_folder())
+        try:
+            from . import numba_binning, numba_blending, numba_projection  # noqa: F401
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def unusable_reason() -> str:
     """Why the numba renderer cannot work here, or an empty string."""
     try:
-        with KERNELS:
-            import_kernels()
+        import_kernels()
     except Exception as error:  # numba raises ImportError, SystemError and more for an unsupported numpy
         return f"numba cannot be used ({type(error).__name__}: {error})"
     return ""

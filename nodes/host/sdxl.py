@@ -59,7 +59,7 @@ class HostSDXL:
     @property
     def sigmas(self) -> Tensor:
         """sigma(t) [T], ascending, of the MODEL's own schedule."""
-        return self._model.model_sampling.sigmas.detach().double().cpu().clone()
+        return self._model.model_sampling.sigmas.detach().cpu().double().clone()  # MPS has no float64
 
     def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         """eps = (x - denoised) / sigma, as many samples at a time as memory allows."""
@@ -151,12 +151,24 @@ def loaded_teacher(
 
 def _plan(encoder: KLEncoder | TinyEncoder, model: Any, views: int, resolution: int, memory: MemoryMode) -> MemoryPlan:
     """What to keep and what to compute twice, by the memory that model management can make free beside the UNet."""
-    if memory == "auto" and mm.is_device_cpu(model.load_device):
-        return MemoryPlan(recompute_encoder=False, checkpoint_encoder=False, max_batch=None)
-    total = mm.get_total_memory(model.load_device)
-    room = max(total - model.model_size() - mm.extra_reserved_memory(), total / 4)
-    per_pixel = encoder.bytes_per_pixel
-    return plan_memory(memory, int(room), resolution=resolution, views=views, encoder_bytes_per_pixel=per_pixel)
+    return plan_memory(
+        memory,
+        _room(model),
+        resolution=resolution,
+        views=views,
+        encoder_bytes_per_pixel=encoder.bytes_per_pixel,
+    )
+
+
+def _room(model: Any) -> int:
+    """Bytes left beside the UNet on its device, once model management has put other models away."""
+    device = model.load_device
+    free = mm.get_free_memory(device)
+    if mm.is_device_cpu(device):  # the UNet's weights are there already
+        return int(free)
+    held = sum(entry.model_loaded_memory() for entry in mm.current_loaded_models if entry.device == device)
+    # Under --lowvram and the like part of the UNet stays away: there is some room in any case.
+    return int(max(free + held - model.model_size() - mm.extra_reserved_memory(), mm.get_total_memory(device) / 4))
 
 
 def _load(

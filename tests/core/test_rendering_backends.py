@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import logging
 import os
 import subprocess
@@ -159,6 +160,7 @@ def test_a_build_is_announced_and_may_fail(monkeypatch: pytest.MonkeyPatch, capl
         events.append((name, len(caplog.records)))
         raise ImportError("/x/gsplat_cuda.so: cannot open shared object file: No such file or directory")
 
+    monkeypatch.setattr(gsplat_backend, "_built_here", lambda: False)
     backend.__getattr__ = load  # type: ignore[method-assign]
     for name in ("gsplat", "gsplat.cuda"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
@@ -176,6 +178,27 @@ def test_a_build_is_announced_and_may_fail(monkeypatch: pytest.MonkeyPatch, capl
     assert "minutes" in notices[0]
     # Said before it started.
     assert events[0][1] >= 1
+
+
+def test_code_for_another_torch_does_not_count_as_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gsplat builds its own then, and that is said."""
+    package = types.ModuleType("gsplat")
+    package.__path__ = [str(tmp_path)]
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / f"csrc{suffix}").write_bytes(b"for another torch")
+    for name in [name for name in sys.modules if name == "gsplat" or name.startswith("gsplat.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gsplat", package)
+    assert gsplat_backend._built(tmp_path)
+    assert not gsplat_backend._prebuilt()
+    for built, notice in ((False, gsplat_backend.BUILD_NOTICE), (True, gsplat_backend.LOAD_NOTICE)):
+        gsplat_backend._loading_failure.cache_clear()
+        caplog.clear()
+        monkeypatch.setattr(gsplat_backend, "_built_here", lambda built=built: built)
+        assert gsplat_backend._loading_failure(0) != ""
+        assert [record.message for record in caplog.records] == [notice]
 
 
 def test_errors_are_explained() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,12 +59,18 @@ def write_png(image: Tensor, path: Path) -> None:
     write_atomically(path, lambda temporary: Image.fromarray(to_uint8(image)).save(temporary))
 
 
-def write_mp4(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
-    """Write images [H, W, 3] in [0, 1] with even sides as H.264 through PyAV, atomically."""
+Metadata = Mapping[str, Any]
+"""Name -> a value that JSON can hold; films keep it as ComfyUI's own nodes do, so that dropping one there opens the
+graph under `prompt` and `workflow`."""
+
+
+def write_mp4(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
+    """Write images [H, W, 3] in [0, 1] with even sides as H.264 through PyAV, atomically; metadata as its tags."""
     import av
 
     def write(temporary: Path) -> None:
-        with av.open(str(temporary), "w") as container:
+        with av.open(str(temporary), "w", options={"movflags": "use_metadata_tags"}) as container:
+            container.metadata.update(_json_texts(metadata))
             stream = None
             for frame in frames:
                 if stream is None:
@@ -84,6 +92,10 @@ def frame_durations(count: int, fps: int, unit: float) -> list[int]:
     return [ends[i + 1] - ends[i] for i in range(count)]
 
 
+def _json_texts(metadata: Metadata | None) -> dict[str, str]:
+    return {name: json.dumps(value, default=str) for name, value in (metadata or {}).items()}
+
+
 def _write_animation(frames: Iterable[Tensor], path: Path, fps: int, unit: float, **options: object) -> None:
     from PIL import Image
 
@@ -98,17 +110,30 @@ def _write_animation(frames: Iterable[Tensor], path: Path, fps: int, unit: float
     write_atomically(path, write)
 
 
-def write_webp(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
-    """Write images [H, W, 3] in [0, 1] as an endless animated WebP (Pillow, quality 90), atomically."""
-    _write_animation(frames, path, fps, 0.001, quality=90, method=4)
+EXIF_MODEL, EXIF_MAKE = 0x0110, 0x010F
+"""Tags under which ComfyUI's animated WebP keeps `prompt`, and, from here down, everything else."""
 
 
-def write_gif(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
-    """Write images [H, W, 3] in [0, 1] as an endless GIF of 256 colours a frame (Pillow), atomically; up to 50 fps."""
-    _write_animation(frames, path, fps, 0.01, optimize=False, disposal=1)
+def write_webp(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
+    """Write images [H, W, 3] in [0, 1] as an endless animated WebP (Pillow, quality 90), atomically; metadata as EXIF
+    entries `name:JSON`."""
+    from PIL import Image
+
+    exif, tag = Image.Exif(), EXIF_MAKE
+    for name, text in _json_texts(metadata).items():
+        exif[EXIF_MODEL if name == "prompt" else tag] = f"{name}:{text}"
+        tag -= name != "prompt"
+    _write_animation(frames, path, fps, 0.001, quality=90, method=4, exif=exif)
 
 
-FILMS: dict[str, Callable[[Iterable[Tensor], Path, int], None]] = {
+def write_gif(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
+    """Write images [H, W, 3] in [0, 1] as an endless GIF of 256 colours a frame (Pillow), atomically; up to 50 fps;
+    metadata as a comment, one JSON object."""
+    comment = {"comment": json.dumps(dict(metadata), default=str).encode("ascii")} if metadata else {}
+    _write_animation(frames, path, fps, 0.01, optimize=False, disposal=1, **comment)
+
+
+FILMS: dict[str, Callable[[Iterable[Tensor], Path, int, Metadata | None], None]] = {
     ".mp4": write_mp4,
     ".webp": write_webp,
     ".gif": write_gif,
@@ -127,6 +152,6 @@ def check_film(suffix: str, resolution: int, fps: int, names: tuple[str, str]) -
         raise InputError(names[1], f"at most {GIF_FPS_AT_MOST} frames per second for a GIF", fps)
 
 
-def write_film(frames: Iterable[Tensor], path: Path, fps: int = 24) -> None:
+def write_film(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
     """Write images [H, W, 3] in [0, 1] as the suffix says: .mp4, .webp or .gif; atomically."""
-    FILMS[path.suffix.lower()](frames, path, fps)
+    FILMS[path.suffix.lower()](frames, path, fps, metadata)

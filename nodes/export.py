@@ -41,17 +41,22 @@ def recorded(prompt: Any) -> dict[str, Any] | None:
     return {"generator": "Dreamer XL", "version": __version__, **graph}
 
 
-def png_info(prompt: Any, extra: dict[str, Any] | None) -> PngInfo | None:
-    """The graph, as Save Image writes it: dropping the picture on ComfyUI loads the workflow."""
+def graphs(prompt: Any, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """What ComfyUI's own nodes write into pictures and films: dropping one on ComfyUI loads the workflow."""
     if args.disable_metadata:
-        return None
+        return {}
+    return {**({} if prompt is None else {"prompt": prompt}), **(extra or {})}
+
+
+def png_info(entries: dict[str, Any]) -> PngInfo:
+    """The entries as Save Image writes them."""
     info = PngInfo()
-    for name, value in {**({} if prompt is None else {"prompt": prompt}), **(extra or {})}.items():
+    for name, value in entries.items():
         info.add_text(name, json.dumps(value))
     return info
 
 
-def _picture(gaussians: Gaussians, path: Path, info: PngInfo | None) -> None:
+def _picture(gaussians: Gaussians, path: Path, info: PngInfo) -> None:
     """Four sides of the object, for clients that show no 3D."""
     device = mm.get_torch_device()
     cameras = turntable_cameras(4, 256, elevation=ELEVATION)
@@ -157,6 +162,7 @@ class DreamerXLExport(io.ComfyNode):
                 filename_prefix, folder_paths.get_output_directory()
             )
             prompt, extra = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "extra_pnginfo", None)
+            kept = graphs(prompt, extra)
             place = {"subfolder": subfolder, "type": "output"}
             files, pictures, films = [], [], []
             bar = comfy.utils.ProgressBar(len(parts) * turntable_frames)
@@ -165,11 +171,12 @@ class DreamerXLExport(io.ComfyNode):
                 path = Path(folder) / f"{stem}.{format}"
                 save_gaussians(gaussians, path, metadata=recorded(prompt), field="splat")
                 files.append({"filename": path.name, **place})
-                _picture(gaussians, path.with_name(f"{stem}.png"), png_info(prompt, extra))
+                _picture(gaussians, path.with_name(f"{stem}.png"), png_info(kept))
                 pictures.append({"filename": f"{stem}.png", **place})
                 if turntable != "none":
                     film = path.with_name(f"{stem}.{turntable}")
-                    write_film(_frames(gaussians, turntable_frames, turntable_resolution, bar), film, turntable_fps)
+                    pictured = _frames(gaussians, turntable_frames, turntable_resolution, bar)
+                    write_film(pictured, film, turntable_fps, kept)
                     films.append({"filename": film.name, **place})
             first = Types.File3D(str(Path(folder) / files[0]["filename"]), file_format=format.rpartition(".")[2])
             # The front end shows either animations or pictures, so a film takes the picture's place.

@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { HINTS, announce, attach, showOutputs, stopAll, sweep } from "./viewer/nodes.mjs";
+import { HINTS, announce, attach, noteResult, showOutputs, startRun, stopAll, sweep, watchQueue } from "./viewer/nodes.mjs";
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
@@ -12,6 +12,9 @@ document.head.append(style);
 app.registerExtension({
   name: "DreamerXL.Viewer",
   setup() {
+    watchQueue();
+    api.addEventListener("execution_start", ({ detail }) => startRun(detail.prompt_id));
+    api.addEventListener("executed", ({ detail }) => noteResult(detail));
     api.addEventListener("dreamerxl.snapshot", ({ detail }) => announce(detail));
     api.addEventListener("execution_interrupted", stopAll);
     api.addEventListener("execution_error", stopAll);

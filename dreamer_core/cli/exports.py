@@ -50,6 +50,11 @@ def recorded(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     }
 
 
+def in_film(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The same under one name, if there is any: `prompt` in a film is the graph for ComfyUI."""
+    return {"dreamer-xl": metadata} if metadata else {}
+
+
 def write_exports(
     names: Sequence[str],
     folder: Path,
@@ -63,5 +68,5 @@ def write_exports(
         if name in SPLATS:
             save_gaussians(gaussians, path, metadata=metadata, field="--export")
         else:
-            write_film(frames(ANIMATION_VIEWS, ANIMATION_SIZE), path, 12)
+            write_film(frames(ANIMATION_VIEWS, ANIMATION_SIZE), path, 12, in_film(metadata))
         yield path

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..cameras import orbit_cameras, turntable
 from ..errors import InputError
-from ..formats import READABLE, load_gaussians
+from ..formats import READABLE, load_gaussians, read_metadata
 from ..media import FILMS, check_film, contact_sheet, render_views, write_film, write_png
+from .exports import in_film
 from .options import add_device_options, check_renderer, check_writable, parse_color, resolve_device
 
 DEFAULT_VIEWS = {".mp4": 120, ".webp": 48, ".gif": 48}
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         )
     images = render_views(gaussians, cameras, background, renderer)
     if suffix in FILMS:
-        write_film(images, args.out, args.fps)
+        write_film(images, args.out, args.fps, in_film(read_metadata(args.file)))
     else:
         sheet = list(images)
         write_png(contact_sheet(sheet, columns=min(4, len(sheet))), args.out)

@@ -25,7 +25,7 @@ from ..media import contact_sheet, render_views, write_mp4, write_png
 from ..optimize import CleanupReport, OptimizationState, OptimizeConfig, StepReport, clean, optimize, save_state
 from ..optimize.memory import MemoryPlan
 from ..prompts import PromptProcessor
-from .exports import recorded, write_exports
+from .exports import in_film, recorded, write_exports
 from .run_folder import RunFolder, decisive, fingerprint, row, versions
 
 WHITE = (1.0, 1.0, 1.0)
@@ -188,8 +188,8 @@ class Session:
                 yield frame
 
         try:
-            write_mp4(frames(120, 512), self.folder.turntable)
             metadata = recorded(self.settings, self.state.step)
+            write_mp4(frames(120, 512), self.folder.turntable, metadata=in_film(metadata))
             for path in write_exports(self.exports, self.folder.path, gaussians, metadata, frames):
                 self.exported.append(path)
         except _FilmInterrupted:

@@ -1,5 +1,7 @@
 """Turntables as MP4, animated WebP and GIF."""
 
+import json
+
 import av
 import numpy as np
 import pytest
@@ -44,6 +46,30 @@ def test_frames_come_back(tmp_path, suffix):
         np.testing.assert_allclose(picture[8, 24], 255 * color, atol=off)
         np.testing.assert_allclose(picture[24, 24], 255 * color / 2, atol=off)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+METADATA = {"prompt": {"1": {"class_type": "Ünusual"}}, "workflow": {"nodes": [1, 2]}, "generator": "Dreamer XL"}
+
+
+def kept(path):
+    """What a film says of itself, read without our code."""
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as film:
+            return {name: json.loads(film.metadata[name]) for name in METADATA if name in film.metadata}
+    film = Image.open(path)
+    if path.suffix == ".gif":
+        return json.loads(film.info.get("comment", "{}"))
+    # As the frontend takes an animated WebP apart: every EXIF text up to its first colon is a name.
+    pairs = (str(value).partition(":") for value in film.getexif().values())
+    return {name: json.loads(text) for name, _, text in pairs}
+
+
+@pytest.mark.parametrize("suffix", FILMS)
+def test_metadata_comes_back(tmp_path, suffix):
+    write_film(frames(), tmp_path / f"with{suffix}", 10, METADATA)
+    assert kept(tmp_path / f"with{suffix}") == METADATA
+    write_film(frames(), tmp_path / f"without{suffix}", 10)
+    assert kept(tmp_path / f"without{suffix}") == {}
 
 
 def test_durations_add_up():

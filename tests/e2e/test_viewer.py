@@ -270,6 +270,36 @@ def test_deleting_the_node_frees_its_snapshots(page, comfy, classic):
     page.wait("idle", lambda: not comfy.get("/queue")["queue_running"])
 
 
+def test_a_result_stays_with_the_workflow_that_was_queued(page, comfy, classic):
+    """Another workflow, with nodes of the same ids, is in front when the run ends."""
+    path = "return app.extensionManager.workflow.activeWorkflow.path"
+    kept = "return app.rootGraph.getNodeById('6').properties.dreamer_xl_view?.result ?? null"
+    switch = (
+        "const { openWorkflows } = app.extensionManager.workflow, found = openWorkflows.find(w => w.path === $[0]);"
+        "await app.loadGraphData(found.activeState, true, true, found);"
+    )
+    graph = starter(seed=4, steps=3)
+    page.load_api(graph, "queued")
+    queued = page.run(path)
+    before = set(comfy.get("/history"))
+    page.queue()
+    page.load_api(graph, "other")
+    other = page.run(path)
+    assert other != queued
+    (run,) = page.wait("the run", lambda: set(comfy.get("/history")) - before)
+    assert comfy.wait(run)["status"]["status_str"] == "success"
+    page.wait("the end", lambda: not comfy.get("/queue")["queue_running"])
+    page.run("await new Promise(r => setTimeout(r, 1500));")
+    assert (page.state("6"), page.run(kept)) == ("empty", None)
+    page.run(switch, queued)
+    page.show("6")
+    shown(page, "6")
+    assert page.run(kept) is not None
+    page.run(switch, other)  # the frontend has kept the outputs for it, too
+    page.run("await new Promise(r => setTimeout(r, 500));")
+    assert (page.state("6"), page.run(kept)) == ("empty", None)
+
+
 def test_download_and_full_screen(page, classic, tmp_path):
     page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.load_api(FIGURE, "download")

@@ -106,6 +106,8 @@ def test_no_metadata_where_the_host_wants_none(export, splat, monkeypatch):
     assert {p.name for p in export.folder().glob("bare*")} == {"bare_00001_.ply", "bare_00001_.png"}
     assert not Image.open(export.folder() / "bare_00001_.png").text
     assert b"comment" not in (export.folder() / "bare_00001_.ply").read_bytes()[:200]
+    export(splat, "bare-film", format="ply", turntable="webp", turntable_frames=2, turntable_resolution=32)
+    assert not Image.open(export.folder() / "bare-film_00001_.webp").getexif()
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webp", "gif"])
@@ -124,10 +126,17 @@ def test_turntable(export, splat, kind, monkeypatch):
     if kind == "mp4":
         with av.open(str(path)) as film:
             shapes = [frame.to_ndarray(format="rgb24").shape for frame in film.decode(video=0)]
+            texts = [f"{name}:{film.metadata[name]}" for name in ("prompt", "workflow")]
         assert shapes == [(64, 64, 3)] * 3
     else:
         film = Image.open(path)
         assert (film.n_frames, film.size) == (3, (64, 64))
+        if kind == "webp":
+            texts = list(film.getexif().values())
+        else:
+            texts = [f"{name}:{json.dumps(value)}" for name, value in json.loads(film.info["comment"]).items()]
+    # The graph travels along, as in the films of ComfyUI's own nodes.
+    assert sorted(texts) == [f"prompt:{json.dumps(GRAPH)}", f"workflow:{json.dumps(WORKFLOW)}"]
     assert seen == [(1, 3)] * 3
     assert (export.folder() / result.ui["pictures"][0]["filename"]).is_file()
 

@@ -1,6 +1,7 @@
 /** Viewers and the nodes of the graph they belong to. */
 
 import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
 import { freeSnapshot } from "./feed.mjs";
 import { ViewerPanel } from "./panel.mjs";
 
@@ -29,16 +30,16 @@ function pixelScale() {
 }
 
 /**
- * Call `after` when the node's own handler is done.
- * @param {object} node
+ * Call `after` with its result and arguments when the object's own method has returned.
+ * @param {object} object
  * @param {string} name
  * @param {Function} after
  */
-function chain(node, name, after) {
-  const before = node[name];
-  node[name] = function (...values) {
+function chain(object, name, after) {
+  const before = object[name];
+  object[name] = function (...values) {
     const result = before?.apply(this, values);
-    after.apply(this, values);
+    after(result, ...values);
     return result;
   };
 }
@@ -66,7 +67,9 @@ export function attach(node) {
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 
-  chain(node, "onExecuted", (output) => showOutput(node, output));
+  chain(node, "onExecuted", (_, output) => {
+    if (!isForeign()) showOutput(node, output);
+  });
   chain(node, "onConfigure", () => restore(node));
   chain(node, "onRemoved", () => panel.release());
 }
@@ -128,10 +131,11 @@ function showOutput(node, output) {
  */
 export function showOutputs(outputs) {
   for (const [locator, output] of Object.entries(outputs ?? {})) {
-    if (!isResult(output?.[OUTPUT])) continue;
+    if (!isResult(output?.[OUTPUT]) || isOthers(output[OUTPUT])) continue;
     const node = byLocator(locator);
     if (panels.has(node)) showOutput(node, output);
   }
+  showLate();
 }
 
 /** @param {string} locator */
@@ -156,10 +160,68 @@ function byExecutionId(id) {
  * @param {SnapshotMessage} message
  */
 export function announce(message) {
-  const here = !message.workflow || message.workflow === app.rootGraph?.id;
+  const here = (!message.workflow || message.workflow === app.rootGraph?.id) && !isForeign();
   const panel = here ? panels.get(byExecutionId(message.node)) : undefined;
   if (panel) panel.announce(message);
   else freeSnapshot(message.id);
+}
+
+// The frontend hands every result to the open workflow, also when the run was queued from another one whose nodes have
+// the same ids, as those of two tabs with one template do.
+
+/** Prompt id -> path of the workflow that it was queued from: graphs' ids are not unique. @type {Map<string, string>} */
+const origins = new Map();
+/** Path of a workflow -> execution id -> its newest result. @type {Map<string, Map<string, ResultEntry[]>>} */
+const results = new Map();
+/** Id of the prompt that runs. @type {string | undefined} */
+let running;
+
+const openPath = () => app.extensionManager?.workflow?.activeWorkflow?.path;
+
+/** Remember where prompts are queued from. */
+export function watchQueue() {
+  chain(api, "queuePrompt", async (reply) => {
+    const path = openPath();
+    if (path) origins.set((await reply)?.prompt_id, path);
+  });
+}
+
+/** @param {string} promptId */
+export function startRun(promptId) {
+  running = promptId;
+}
+
+/** Whether the running prompt was queued from a workflow that is open, but not in front. */
+function isForeign() {
+  const origin = origins.get(running);
+  if (origin === undefined || origin === openPath()) return false;
+  return app.extensionManager.workflow.openWorkflows?.some(({ path }) => path === origin) ?? false;
+}
+
+/**
+ * Note whose result this is.
+ * @param {{prompt_id: string, node: string, display_node?: string, output: Record<string, unknown>}} message
+ */
+export function noteResult({ prompt_id, node, display_node, output }) {
+  const origin = origins.get(prompt_id);
+  if (origin === undefined || !isResult(output?.[OUTPUT])) return;
+  if (!results.has(origin)) results.set(origin, new Map());
+  results.get(origin).set(String(display_node ?? node), output[OUTPUT]);
+}
+
+/** @param {ResultEntry[]} result */
+function isOthers(result) {
+  const text = JSON.stringify(result);
+  const owners = [...results].filter(([, theirs]) => [...theirs.values()].some((r) => JSON.stringify(r) === text));
+  return owners.length > 0 && owners.every(([path]) => path !== openPath());
+}
+
+/** Show what came for this workflow while another was in front. */
+function showLate() {
+  for (const [id, result] of results.get(openPath()) ?? []) {
+    const node = byExecutionId(id);
+    if (panels.has(node)) showOutput(node, { [OUTPUT]: result });
+  }
 }
 
 /** The run ended early: what is on the screen stays. */

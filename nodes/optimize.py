@@ -231,7 +231,7 @@ class DreamerXLOptimize(io.ComfyNode):
                     max=240,
                     optional=True,
                     advanced=True,
-                    tooltip="Pictures around the finished object in the IMAGE output.",
+                    tooltip="Pictures around the finished object in the IMAGE output. 4 to 24.",
                 ),
                 io.Combo.Input(
                     "renderer",

@@ -25,19 +25,25 @@ def ours(info: Info) -> dict[str, Any]:
 def all_inputs(inputs: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any], str]]:
     """Name, description and condition of every input, those of all options of a choice included.
 
-    An input that several options share comes once, with the options it belongs to; its own texts are the first's.
+    An input that several options have alike comes once, with the options it belongs to; where they differ in default,
+    bounds or words, once for each of them.
     """
     for part in ("required", "optional"):
         for name, spec in (inputs.get(part) or {}).items():
             yield f"{prefix}{name}", spec, ""
             if spec[0] != CHOICE:
                 continue
-            found: dict[str, tuple[list[Any], list[str]]] = {}
+            found: dict[str, list[tuple[list[Any], list[str]]]] = {}
             for option in spec[1]["options"]:
                 for inner, inner_spec, _ in all_inputs(option["inputs"], f"{prefix}{name}."):
-                    found.setdefault(inner, (inner_spec, []))[1].append(option["key"])
-            for inner, (inner_spec, keys) in found.items():
-                yield inner, inner_spec, "" if len(keys) == len(spec[1]["options"]) else ", ".join(keys)
+                    alike = next((keys for known, keys in found.get(inner, []) if known == inner_spec), None)
+                    if alike is None:
+                        found.setdefault(inner, []).append((inner_spec, [option["key"]]))
+                    else:
+                        alike.append(option["key"])
+            for inner, variants in found.items():
+                for inner_spec, keys in variants:
+                    yield inner, inner_spec, "" if len(keys) == len(spec[1]["options"]) else ", ".join(keys)
 
 
 def values(spec: list[Any]) -> str:
@@ -76,9 +82,10 @@ def tables(node: dict[str, Any]) -> str:
     """The inputs and outputs of a node as Markdown."""
     lines = ["## Inputs", "", "| input | values; **default** | meaning |", "|---|---|---|"]
     for name, spec, condition in all_inputs(node["input"]):
-        tooltip = (spec[1] if len(spec) > 1 else {}).get("tooltip", "")
+        options = spec[1] if len(spec) > 1 else {}
+        shown = f" “{options['display_name']}”" if "display_name" in options else ""
         only = f" *({condition})*" if condition else ""
-        lines.append(f"| `{name}`{only} | {values(spec)} | {cell(tooltip)} |")
+        lines.append(f"| `{name}`{shown}{only} | {values(spec)} | {cell(options.get('tooltip', ''))} |")
     lines += ["", "## Outputs", "", "| output | type | meaning |", "|---|---|---|"]
     for name, kind, tooltip in zip(node["output_name"], node["output"], node["output_tooltips"]):
         lines.append(f"| `{name}` | {kind} | {cell(tooltip or '')} |")

@@ -4,7 +4,8 @@
     python -m tools.locales --server HOST:PORT    # asks a running one
 
 A text that is new in English enters the other languages in English and is named, so that it can be translated; one that
-has gone leaves them. Inputs keep their names in every language, for error messages, help and the API use them.
+has gone leaves them. Inputs keep their names in every language, for error messages, help and the API use them; the
+labels that a few are shown under are translated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ def english(info: Info) -> Texts:
 
 
 def _node(node: dict[str, Any]) -> Texts:
-    inputs = {key(name): {"tooltip": spec[1]["tooltip"]} for name, spec, _ in all_inputs(node["input"])}
+    inputs: Texts = {}
+    for name, spec, _ in all_inputs(node["input"]):
+        # Of an input that differs between the options of a choice the first: the editor shows the nodes' own texts there.
+        shown = {"name": spec[1]["display_name"]} if "display_name" in spec[1] else {}
+        inputs.setdefault(key(name), {**shown, "tooltip": spec[1]["tooltip"]})
     outputs = {str(i): {"tooltip": tip} for i, tip in enumerate(node["output_tooltips"])}
     return {
         "display_name": node["display_name"],

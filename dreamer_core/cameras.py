@@ -183,6 +183,9 @@ class OrbitConfig:
             raise InputError("cameras.concentration", "a number above 0", self.concentration)
         if not self.azimuth_factor >= 1:
             raise InputError("cameras.azimuth_factor", "a factor of at least 1", self.azimuth_factor)
+        for name in ("center_jitter", "target_jitter", "up_jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"cameras.{name}", "a finite number of 0 or more", getattr(self, name))
         if self.fov_pool < 0:
             raise InputError("cameras.fov_pool", "0 or more steps", self.fov_pool)
 
@@ -214,11 +217,21 @@ CAMERA_PRESETS: dict[str, dict[str, Any]] = {
 (80, 120, 180). `full` also looks from below and above, for things without a side that stands on the ground."""
 
 
-def with_angles(config: OrbitConfig, preset: str) -> OrbitConfig:
-    """`config` with the angles of a preset; distances and fields of view stay. Errors: InputError."""
+PROGRESSES = 4
+"""Times that angles grow over a run whose cameras would otherwise keep their ranges."""
+
+
+def with_angles(config: OrbitConfig, preset: str, schedule_steps: int = 0) -> OrbitConfig:
+    """`config` with the angles of a preset; distances and fields of view stay. Errors: InputError.
+
+    Where nothing progresses, angles that grow do so at quarters of `schedule_steps`, and nothing else does.
+    """
     if preset not in CAMERA_PRESETS:
         raise InputError("cameras", f"one of {', '.join(CAMERA_PRESETS)}", preset)
-    return replace(config, **CAMERA_PRESETS[preset])
+    changed = replace(config, **CAMERA_PRESETS[preset])
+    if changed.azimuth_factor == 1 or config.progress_every > 0 or schedule_steps < PROGRESSES:
+        return changed
+    return replace(changed, progress_every=schedule_steps // PROGRESSES, radius_factor=1.0, fov_factor=1.0)
 
 
 def sample_orbit(

@@ -13,4 +13,4 @@ class InputError(ValueError):
 
 
 class DivergenceError(RuntimeError):
-    """The optimisation produced unusable gradients too many times in a row."""
+    """The optimisation cannot go on: its gradients stayed unusable, or nothing of the object is left."""

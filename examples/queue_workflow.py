@@ -506,7 +506,6 @@ def download(server: Server, entry: dict[str, Any], folder: Path, previews: bool
     """The output files of a run, and its temporary ones where `previews` are wanted; the paths."""
     kinds = ("output", "temp") if previews else ("output",)
     places = {(p["type"], p.get("subfolder", ""), p["filename"]): p for p in files(entry.get("outputs", {}))}
-    folder.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     for (kind, subfolder, filename), place in sorted(places.items()):
         if kind not in kinds:
@@ -521,6 +520,10 @@ def download(server: Server, entry: dict[str, Any], folder: Path, previews: bool
 
 def execute(server: Server, graph: Graph, folder: Path, *, quiet: bool = False, previews: bool = False) -> list[Path]:
     """Queue, watch and download; Ctrl-C stops the run on the server, too. Errors: Refused, Failed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder}: expected a folder for the files, got: {error.strerror}; choose another") from error
     run: str | None = None
     steps = Steps(server, lambda: run)  # listens before the run begins
     display = Display(quiet)

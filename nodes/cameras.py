@@ -68,7 +68,15 @@ class DreamerXLCameras(io.ComfyNode):
                 number("azimuth_max", 180.0, -180.0, 180.0, 1.0, "Degrees; -180 to 180 is all around.", True),
                 number("concentration", 1.0, 0.1, 5.0, 0.1, "Above 1: more views from the middle. 1 to 1.8.", True),
                 number("white", 0.34, 0.0, 1.0, 0.01, "Share of views on white. Published: 0.34.", True),
-                number("black", 0.33, 0.0, 1.0, 0.01, "Share of views on black. Published: 0.33. The rest: random colours.", True),
+                number(
+                    "black",
+                    0.33,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Share of views on black. Published: 0.33. The rest: random colours.",
+                    True,
+                ),
                 io.Int.Input(
                     "progress_every",
                     default=500,
@@ -78,13 +86,33 @@ class DreamerXLCameras(io.ComfyNode):
                     advanced=True,
                     tooltip="Steps after which the cameras come nearer and the view narrows. 0: never.",
                 ),
-                number("radius_factor", 0.95, 0.1, 1.0, 0.01, "Factor of the radii at every progress. 0.9 to 1; 1: none.", True),
+                number(
+                    "radius_factor",
+                    0.95,
+                    0.1,
+                    1.0,
+                    0.01,
+                    "Factor of the radii at every progress. 0.9 to 1; 1: none.",
+                    True,
+                ),
                 number("final_radius_min", 3.5, 0.1, 50.0, 0.1, f"radius_min ends here, in {units}.", True),
                 number("final_radius_max", 5.0, 0.1, 50.0, 0.1, f"radius_max ends here, in {units}.", True),
-                number("fov_factor", 0.75, 0.1, 1.0, 0.01, "Factor of fov_min at every progress. 0.7 to 1; 1: none.", True),
+                number(
+                    "fov_factor", 0.75, 0.1, 1.0, 0.01, "Factor of fov_min at every progress. 0.7 to 1; 1: none.", True
+                ),
                 number("final_fov_min", 9.2, 1.0, 120.0, 0.1, "fov_min ends here, in degrees. 5 to 20.", True),
-                number("center_jitter", 0.025, 0.0, 1.0, 0.005, "Largest shift of a camera, world units. 0 to 0.1.", True),
-                number("target_jitter", 0.05, 0.0, 1.0, 0.005, "Spread of the point looked at, world units. 0 to 0.1.", True),
+                number(
+                    "center_jitter", 0.025, 0.0, 1.0, 0.005, "Largest shift of a camera, world units. 0 to 0.1.", True
+                ),
+                number(
+                    "target_jitter",
+                    0.05,
+                    0.0,
+                    1.0,
+                    0.005,
+                    "Spread of the point looked at, world units. 0 to 0.1.",
+                    True,
+                ),
                 number("up_jitter", 0.01, 0.0, 1.0, 0.005, "Spread of the up direction (unitless). 0 to 0.05.", True),
                 io.Combo.Input(
                     "angles",
@@ -119,21 +147,21 @@ class DreamerXLCameras(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        radius_min: float | None = None,
-        radius_max: float | None = None,
-        fov_min: float | None = None,
-        fov_max: float | None = None,
-        elevation_min: float | None = None,
-        elevation_max: float | None = None,
-        azimuth_min: float | None = None,
-        azimuth_max: float | None = None,
-        final_radius_min: float | None = None,
-        final_radius_max: float | None = None,
-        white: float | None = None,
-        black: float | None = None,
-        angles: str | None = None,
+        radius_min: float | None = 5.2,
+        radius_max: float | None = 5.5,
+        fov_min: float | None = 18.3,
+        fov_max: float | None = 34.4,
+        elevation_min: float | None = -15.0,
+        elevation_max: float | None = 45.0,
+        azimuth_min: float | None = -180.0,
+        azimuth_max: float | None = 180.0,
+        final_radius_min: float | None = 3.5,
+        final_radius_max: float | None = 5.0,
+        white: float | None = 0.34,
+        black: float | None = 0.33,
+        angles: str | None = "custom",
     ) -> bool | str:
-        given = {k: v for k, v in locals().items() if k != "cls" and v is not None}
+        given = {k: v for k, v in locals().items() if k != "cls"}
         if angles is not None and angles not in ANGLES:
             return f"angles: expected one of {', '.join(ANGLES)}, got {angles}"
         return validated(cls, given, lambda: _orbit(cls._values(given)))

@@ -156,8 +156,7 @@ class DreamerXLExport(io.ComfyNode):
             parts = from_splat(splat)
             if not parts or any(len(g) == 0 for g in parts):
                 raise InputError("splat", "at least one Gaussian", "an empty splat")
-            names = ("turntable_resolution", "turntable_fps")
-            check_film(f".{turntable}", turntable_resolution, turntable_fps, names)
+            check_film(f".{turntable}", turntable_resolution, turntable_fps, ("turntable_resolution", "turntable_fps"))
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory()
             )

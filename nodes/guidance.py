@@ -91,13 +91,29 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                 ),
                 _integer("t_min", 21, 1, 999, "Lowest timestep drawn, of 1000. Published: 21."),
                 _integer("t_max", 500, 1, 999, "Highest timestep drawn after the warm-up. Good values: 400 to 700."),
-                _integer("warmup_steps", 750, 0, 100_000, "Steps during which higher timesteps are drawn too. 0 to a third of all steps."),
+                _integer(
+                    "warmup_steps",
+                    750,
+                    0,
+                    100_000,
+                    "Steps during which higher timesteps are drawn too. 0 to a third of all steps.",
+                ),
                 _integer("t_widening", 480, 0, 998, "Timesteps added to t_max at step 0; fades. 0 to 480.", True),
                 _number("weight", 0.1, 1e-4, 10.0, 0.01, "Factor of the gradient (unitless). Published: 0.1.", True),
                 _integer("delta", 80, 1, 500, "Timesteps between s and t. Published: 80.", True),
                 _integer("delta_widening", 20, 0, 500, "Timesteps added to delta at step 0; fades.", True),
-                _integer("stride", 200, 1, 999, "Timesteps per step of DDIM inversion. 50 to 200; smaller: slower.", True),
-                _number("offset_noise", 0.1, 0.0, 1.0, 0.01, "Strength (a factor) of noise that shifts whole channels. 0 to 0.2.", True),
+                _integer(
+                    "stride", 200, 1, 999, "Timesteps per step of DDIM inversion. 50 to 200; smaller: slower.", True
+                ),
+                _number(
+                    "offset_noise",
+                    0.1,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Strength (a factor) of noise that shifts whole channels. 0 to 0.2; 0 for all but tsm and ism.",
+                    True,
+                ),
                 _number("flip", 0.5, 0.0, 1.0, 0.05, "Probability of mirroring the batch. 0 for text or logos.", True),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
@@ -118,7 +134,7 @@ class DreamerXLTSMGuidance(io.ComfyNode):
             inner = METHOD_DEFAULTS.get(inner["method"], {}) | {k: v for k, v in inner.items() if v is not None}
             if "t_annealing" in inner:
                 inner["t_annealing"] = (first or inner["t_annealing"][0], last or inner["t_annealing"][1])
-            return io.NodeOutput(GuidanceConfig(t_range=(t_min, t_max), **inner, **values))
+            return io.NodeOutput(GuidanceConfig(t_range=(t_min, t_max), **{**inner, **values}))
 
 
 class DreamerXLGradientClip(io.ComfyNode):
@@ -214,7 +230,13 @@ class DreamerXLDensityControl(io.ComfyNode):
             search_aliases=["densify", "prune", "split", "clone", "adaptive density control", "max gaussians"],
             inputs=[
                 io.Boolean.Input("enabled", default=True, tooltip="Off keeps the number of Gaussians as it is."),
-                _integer("max_gaussians", 1_000_000, 4, 20_000_000, "No growth beyond this many Gaussians. 100,000 to 1,000,000."),
+                _integer(
+                    "max_gaussians",
+                    1_000_000,
+                    4,
+                    20_000_000,
+                    "No growth beyond this many Gaussians. 100,000 to 1,000,000.",
+                ),
                 _integer("start", 100, 0, 100_000, "First step of density control. Published: 100."),
                 _integer("stop", 1500, 0, 100_000, "Last step of density control. About 60 % of all steps."),
                 _integer("every", 100, 1, 10_000, "Steps between two refinements. Good values: 50 to 200."),
@@ -226,9 +248,27 @@ class DreamerXLDensityControl(io.ComfyNode):
                     1e-5,
                     "Mean gradient in the image above which a Gaussian grows (device coordinates, at 1024 pixels).",
                 ),
-                _number("split_scale", 0.0105, 1e-5, 10.0, 1e-4, "World units: larger split, smaller clone. 0.005 to 0.05.", True),
-                _number("prune_opacity", 0.005, 0.0, 1.0, 0.001, "Opacity (0 to 1) below which a Gaussian goes. 0.002 to 0.02.", True),
-                _number("prune_scale", 0.35, 1e-3, 100.0, 0.01, "World units above which a Gaussian goes. 0.2 to 1.", True),
+                _number(
+                    "split_scale",
+                    0.0105,
+                    1e-5,
+                    10.0,
+                    1e-4,
+                    "World units: larger split, smaller clone. 0.005 to 0.05.",
+                    True,
+                ),
+                _number(
+                    "prune_opacity",
+                    0.005,
+                    1e-4,
+                    0.99,
+                    0.001,
+                    "Opacity (0 to 1) below which a Gaussian goes. 0.002 to 0.02.",
+                    True,
+                ),
+                _number(
+                    "prune_scale", 0.35, 1e-3, 100.0, 0.01, "World units above which a Gaussian goes. 0.2 to 1.", True
+                ),
                 _integer("reset_every", 300, 0, 100_000, "Steps between two resets of all opacities. 0: never.", True),
                 io.Combo.Input(
                     "strategy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -277,8 +278,9 @@ class DreamerXLInitialize(io.ComfyNode):
     @classmethod
     def _file(cls, inner: dict[str, Any], seed: int, opacity: float, up: str, yaw: float) -> Gaussians:
         name = inner.get("file") or ""
-        root = Path(folder_paths.get_input_directory()).resolve()
-        path = (root / name).resolve()
+        # Without following links: those that the user put into the folder are offered, too.
+        root = Path(os.path.abspath(folder_paths.get_input_directory()))
+        path = Path(os.path.abspath(root / name))
         if not name or not path.is_relative_to(root):
             raise InputError("file", "a file in ComfyUI's input folder", repr(name))
         return gaussians_from_file(

@@ -105,12 +105,11 @@ class DreamerXLPrompt(io.ComfyNode):
     def validate_inputs(
         cls,
         prompt: str | None = None,
-        overhead_from: float | None = None,
-        overhead_to: float | None = None,
+        overhead_from: float | None = 45.0,
+        overhead_to: float | None = 75.0,
     ) -> bool | str:
-        values = {"prompt": prompt, "overhead_from": overhead_from, "overhead_to": overhead_to}
-        given = {k: v for k, v in values.items() if v is not None}
-        return validated(cls, given, lambda: PromptConfig(**{"prompt": "linked", **given}))
+        above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+        return validated(cls, above, lambda: PromptConfig("linked" if prompt is None else prompt, **above))
 
     @classmethod
     def execute(
@@ -169,8 +168,8 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, overhead_from: float | None = None, overhead_to: float | None = None) -> bool | str:
-        values = {k: v for k, v in locals().items() if k.startswith("overhead") and v is not None}
+    def validate_inputs(cls, overhead_from: float | None = 45.0, overhead_to: float | None = 75.0) -> bool | str:
+        values = {"overhead_from": overhead_from, "overhead_to": overhead_to}
         return validated(cls, values, lambda: PromptConfig("linked", **values))
 
     @classmethod

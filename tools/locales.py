@@ -29,7 +29,7 @@ def english(info: Info) -> Texts:
 def _node(node: dict[str, Any]) -> Texts:
     inputs: Texts = {}
     for name, spec, _ in all_inputs(node["input"]):
-        # Of an input that differs between the options of a choice the first: the editor shows the nodes' own texts there.
+        # Where the options of a choice differ, the first: the editor shows the nodes' own texts there.
         shown = {"name": spec[1]["display_name"]} if "display_name" in spec[1] else {}
         inputs.setdefault(key(name), {**shown, "tooltip": spec[1]["tooltip"]})
     outputs = {str(i): {"tooltip": tip} for i, tip in enumerate(node["output_tooltips"])}

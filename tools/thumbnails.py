@@ -107,10 +107,9 @@ def graph_picture(name: str, size: tuple[int, int] = (SIZE, SIZE // 2)) -> Image
     for node in nodes.values():
         x, y = place(node["pos"][0], node["pos"][1] - 30)
         width = node["size"][0] * scale[0] - 12
-        font = ImageFont.load_default(22)
         text = str(node["title"])
-        while text and draw.textlength(text, font) > width:
-            text = text[:-1]
+        fonts = (ImageFont.load_default(points) for points in range(22, 7, -1))
+        font = next((f for f in fonts if draw.textlength(text, f) <= width), ImageFont.load_default(8))
         draw.text((x + 8, y + 4), text, fill=INK, font=font)
     return sheet.resize(size, Image.Resampling.LANCZOS)
 

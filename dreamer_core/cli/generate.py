@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..cameras import CAMERA_PRESETS, with_angles
 from ..errors import InputError
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.checkpoint import read_metadata
-from ..optimize.config import METHOD_DEFAULTS, METHODS
+from ..optimize.config import METHOD_DEFAULTS, METHODS, Method
 from ..optimize.memory import MODES, MemoryPlan, free_bytes, plan_memory
 from ..optimize.overrides import apply_overrides, show
 from ..optimize.presets import INITIAL_COUNT
@@ -31,6 +32,9 @@ from .settings import GenerateConfig
 
 STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
 """The small SDXL that comes with the repository."""
+METHOD = "guidance.method"
+PROMPT_SHOWN = "an object"
+"""Stands for the prompt where only settings are printed."""
 
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -61,7 +65,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the command to the parser."""
     parser = commands.add_parser("generate", help="make a splat from a prompt")
     what = 'what to make, e.g. "a red mug"; (red:1.3) weighs a word, \\( is a bracket'
-    parser.add_argument("prompt", metavar="PROMPT", help=what)
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help=f"{what}. --show does without")
     parser.add_argument("--negative", default="", help="what to steer away from")
     parser.add_argument("--perp-neg", action="store_true", help="also steer away from the other directions (Perp-Neg)")
     parser.add_argument("--artefacts", default="", help="SDS-Bridge: words for artefacts, e.g. 'blurry, oversaturated'")
@@ -136,8 +140,9 @@ def build_config(args: argparse.Namespace, prompt: PromptConfig) -> GenerateConf
     """The preset with the options that were given, and the prompt with its own. Errors: InputError."""
     config = PRESETS[preset_name(args)]
     guidance = config.guidance
-    if args.method is not None:
-        guidance = replace(guidance, method=args.method, **METHOD_DEFAULTS.get(args.method, {}))
+    method = args.method or set_method(args.set)
+    if method is not None:
+        guidance = replace(guidance, method=method, **METHOD_DEFAULTS.get(method, {}))
     if args.gamma is not None:
         guidance = replace(guidance, gamma=args.gamma)
     if args.cfg is not None:
@@ -146,10 +151,18 @@ def build_config(args: argparse.Namespace, prompt: PromptConfig) -> GenerateConf
     if args.clip is not None:
         clip = replace(clip, mode="off") if args.clip == "off" else replace(clip, threshold=_number(args.clip))
     numbers = {n: getattr(args, n) for n in ("steps", "views", "resolution") if getattr(args, n) is not None}
-    cameras = config.cameras if args.cameras is None else with_angles(config.cameras, args.cameras)
+    cameras = (
+        config.cameras if args.cameras is None else with_angles(config.cameras, args.cameras, config.schedule_steps)
+    )
     given = {**numbers, **({"memory": args.memory} if args.memory else {})}
     config = replace(config, guidance=guidance, clip=clip, cameras=cameras, seed=args.seed, **given)
     return apply_overrides(GenerateConfig.of(config, prompt), args.set)
+
+
+def set_method(assignments: Sequence[str]) -> Method | None:
+    """The method that `--set guidance.method=...` names, which brings its defaults as `--method` does."""
+    named = [value.strip() for name, _, value in (a.partition("=") for a in assignments) if name.strip() == METHOD]
+    return next((method for method in METHODS if named[-1:] == [method]), None)
 
 
 def _number(text: str) -> float:
@@ -179,6 +192,10 @@ def check_finite_options(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
     check_finite_options(args)
+    if args.prompt is None:
+        if not args.show:
+            raise InputError("PROMPT", "what to make, such as 'a red mug'", "nothing")
+        args.prompt = PROMPT_SHOWN
     prompt = PromptConfig(args.prompt, negative=args.negative, perp_neg=args.perp_neg, artefacts=args.artefacts)
     try:
         everything = build_config(args, prompt)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..diffusion.prompt_tokens import plain_words
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers import FITTED_SIZE, SHAPES, START_FILES, UPS, gaussians_from_file, initial_shape
@@ -120,7 +121,7 @@ def _shap_e(
     args.init = "shap-e"
     config = ShapEConfig(
         args.shap_e,
-        args.prompt if args.shap_e_prompt is None else args.shap_e_prompt,
+        plain_words(args.prompt) if args.shap_e_prompt is None else args.shap_e_prompt,
         ShapEConfig.guidance_scale if args.shap_e_cfg is None else args.shap_e_cfg,
         ShapEConfig.steps if args.shap_e_steps is None else args.shap_e_steps,
         seed,

@@ -71,6 +71,11 @@ def weighted_pieces(prompt: str) -> list[tuple[str, float]]:
     return [(words.translate(restored), weight) for words, weight in _weighted(text, 1.0)]
 
 
+def plain_words(prompt: str) -> str:
+    """The prompt without weights and the brackets that gave them, for a model that knows none."""
+    return "".join(words for words, _ in weighted_pieces(prompt))
+
+
 def chunked(
     pieces: Sequence[tuple[Sequence[int], float]],  # token ids and weight of every piece
     *,

@@ -16,11 +16,13 @@ Method = Literal["tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge"]
 METHODS: tuple[Method, ...] = ("tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge")
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sds": {"cfg": 100.0},
-    "sdi": {"t_annealing": (999, 200)},
-    "sds_bridge": {"cfg": 100.0},
+    "sds": {"cfg": 100.0, "offset_noise": 0.0},
+    "csd": {"offset_noise": 0.0},
+    "sdi": {"t_annealing": (999, 200), "offset_noise": 0.0},
+    "asd": {"offset_noise": 0.0},
+    "sds_bridge": {"cfg": 100.0, "offset_noise": 0.0},
 }
-"""What a method that is chosen by name brings with it; a value given beside it wins."""
+"""What a method that is chosen by name brings with it; a value given beside it wins. Their papers draw plain noise."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class GuidanceConfig:
         for name in ("csd_empty", "asd_shift"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(name, "a share in [0, 1]", getattr(self, name))
+        for name in ("t_widening", "delta_widening", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(name, "0 or more", getattr(self, name))
         if self.sdi_steps < 1:
             raise InputError("sdi_steps", "at least 1 step", self.sdi_steps)
         if not 0.0 <= self.sdi_noise < math.inf:
@@ -142,7 +147,7 @@ class DensityConfig:
     """World units: above it a Gaussian is split, below it is cloned."""
     prune_opacity: float = 0.005
     prune_scale: float = 0.35
-    """World units: larger Gaussians go, after the first opacity reset."""
+    """World units: larger Gaussians go, after the first opacity reset, or after `start` where nothing is reset."""
     reset_every: int = 300
     """Opacities fall to twice `prune_opacity` at multiples of this before `stop`; 0 never resets."""
     max_gaussians: int = 1_000_000
@@ -153,8 +158,8 @@ class DensityConfig:
     def __post_init__(self) -> None:
         if self.strategy not in ("default", "mcmc"):
             raise InputError("density.strategy", "default or mcmc", self.strategy)
-        if self.noise < 0:
-            raise InputError("density.noise", "0 or more", self.noise)
+        if not 0 <= self.noise < math.inf:
+            raise InputError("density.noise", "a finite number of 0 or more", self.noise)
         if self.every < 1:
             raise InputError("density.every", "at least 1 step", self.every)
         if self.max_gaussians < 4:
@@ -241,7 +246,7 @@ class OptimizeConfig:
             raise InputError("resolution", "a multiple of 64, at least 64", self.resolution, "try 1024")
         if not 0.0 <= self.depth_share <= 1.0:
             raise InputError("depth_share", "a share in [0, 1]", self.depth_share)
-        if self.scale_noise < 0:
-            raise InputError("scale_noise", "0 or more", self.scale_noise)
+        if not 0 <= self.scale_noise < math.inf:
+            raise InputError("scale_noise", "a finite number of 0 or more", self.scale_noise)
         if self.memory not in MODES:
             raise InputError("memory", f"one of {', '.join(MODES)}", self.memory)

@@ -93,8 +93,8 @@ def _refine_default(
         refine_start_iter=config.start,
         refine_stop_iter=config.stop,
         refine_every=config.every,
-        # Also the step after which too large Gaussians are pruned.
-        reset_every=config.reset_every if config.reset_every > 0 else config.stop,
+        # Here only the step after which too large Gaussians are pruned.
+        reset_every=config.reset_every if config.reset_every > 0 else max(config.start, 1),
         refine_scale2d_stop_iter=0,  # screen-size pruning is a no-op in the published code
     )
     strategy.max_gaussians = config.max_gaussians

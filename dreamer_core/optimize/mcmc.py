@@ -15,6 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ..errors import DivergenceError
 from .config import DensityConfig
 
 MAX_COPIES = 51
@@ -105,6 +106,12 @@ def refine(
         refine_every=config.every,
         min_opacity=config.prune_opacity,
     )
+    refines = config.start < step < config.stop and step % config.every == 0
+    if refines and not (torch.sigmoid(params["opacities"]) > config.prune_opacity).any():
+        raise DivergenceError(
+            f"no Gaussian is left above density.prune_opacity {config.prune_opacity:g} to move the others to; lower "
+            "it, begin with larger opacities, or lower the regulariser of the opacity"
+        )
     # The state would hold gsplat's table of binomials, which `relocation` does not need.
     state: dict[str, torch.Tensor | None] = {"binoms": torch.empty(0)}
     with _stand_ins():

@@ -65,8 +65,12 @@ def parse_value(text: str, kind: Any) -> Any:
         raise ValueError({int: "a whole number", float: "a number"}.get(kind, str(kind))) from None
 
 
-def override(config: Config, name: str, text: str, option: str = "--set") -> Config:
-    """`config` with one field replaced; the dataclasses' own checks apply.
+Tree = dict[str, Any]
+"""Field -> its new value, or the tree of a nested dataclass."""
+
+
+def parsed(config: Any, name: str, text: str, option: str = "--set") -> Any:
+    """The value that `text` means for the field `name`.
 
     Errors: InputError for an unknown name, with the nearest known ones, and for an unusable value.
     """
@@ -76,30 +80,51 @@ def override(config: Config, name: str, text: str, option: str = "--set") -> Con
         near += [n for n in known if n.rpartition(".")[2] == name and n not in near]
         remedy = f"did you mean {' or '.join(near)}?" if near else "generate --show prints all names"
         raise InputError(option, "the name of a setting", name, remedy)
+    *path, leaf = name.split(".")
+    for part in path:
+        config = getattr(config, part)
     try:
-        changed: Config = _replaced(config, name, text)
-        return changed
-    except InputError as error:
-        raise InputError(f"{option} {name}", error.expected, error.got, error.remedy) from error
+        return parse_value(text, typing.get_type_hints(type(config))[leaf])
     except ValueError as error:
         raise InputError(f"{option} {name}", str(error), text) from error
 
 
-def _replaced(config: Any, name: str, text: str) -> Any:
-    head, _, rest = name.partition(".")
-    if rest:
-        return replace(config, **{head: _replaced(getattr(config, head), rest, text)})
-    return replace(config, **{head: parse_value(text, typing.get_type_hints(type(config))[head])})
+def _replaced(config: Any, tree: Tree, option: str, prefix: str = "") -> Any:
+    """`config` with all values of the tree at once, innermost first: each dataclass is checked once."""
+    values = {
+        name: _replaced(getattr(config, name), value, option, f"{prefix}{name}.")
+        if is_dataclass(getattr(config, name))
+        else value
+        for name, value in tree.items()
+    }
+    try:
+        return replace(config, **values)
+    except InputError as error:
+        own = [name for name in tree if not is_dataclass(getattr(config, name))]
+        blamed = error.field.rpartition(".")[2]
+        names = [blamed] if blamed in own else own
+        where = ", ".join(prefix + name for name in names)
+        raise InputError(f"{option} {where}", error.expected, error.got, error.remedy) from error
 
 
 def apply_overrides(config: Config, assignments: Sequence[str], option: str = "--set") -> Config:
-    """`config` with every NAME=VALUE applied in order. Errors: InputError."""
+    """`config` with every NAME=VALUE applied, the last of each name; the dataclasses' own checks apply to the whole.
+
+    Errors: InputError.
+    """
+    tree: Tree = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
+        name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise InputError(option, "NAME=VALUE", assignment)
-        config = override(config, name.strip(), text.strip(), option)
-    return config
+        value = parsed(config, name, text, option)
+        *path, leaf = name.split(".")
+        inner = tree
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[leaf] = value
+    changed: Config = _replaced(config, tree, option)
+    return changed
 
 
 def show(config: Any) -> str:

@@ -94,7 +94,9 @@ class SnapshotShelf:
         """The snapshot, if it is this client's."""
         with self._lock:
             found = self._snapshots.get(id)
-            return found if found is not None and secrets.compare_digest(found.client, client) else None
+            return (
+                found if found is not None and secrets.compare_digest(found.client.encode(), client.encode()) else None
+            )
 
     def remove(self, id: str, client: str) -> bool:
         """Whether there was one to remove."""

@@ -29,7 +29,10 @@ class RunStore:
         self._folder = self._root / key
 
     def load(self, steps: int, rates: LearningRates, device: torch.device) -> OptimizationState | None:
-        """The latest state with at most `steps` steps, or None; an unreadable file counts as none."""
+        """The latest state with at most `steps` steps, or None; a broken file counts as none.
+
+        Errors: torch.OutOfMemoryError, where the state is whole and the device is full.
+        """
         for step in sorted(self.steps(), reverse=True):
             if step > steps:
                 continue
@@ -38,8 +41,12 @@ class RunStore:
                 state = load_state(path, rates, device)
                 os.utime(path)  # used now: dropped last
                 return state
-            except (InputError, OSError, RuntimeError, KeyError) as error:
-                logging.warning("Dreamer XL: dropping an unreadable saved run (%s)", error)
+            except torch.OutOfMemoryError:
+                raise
+            except (OSError, RuntimeError) as error:  # may be over next time
+                logging.warning("Dreamer XL: a saved run could not be read this time (%s)", error)
+            except (InputError, KeyError) as error:
+                logging.warning("Dreamer XL: dropping a broken saved run (%s)", error)
                 path.unlink(missing_ok=True)
         return None
 

@@ -149,6 +149,14 @@ def test_a_head_is_seen_from_further_behind_as_it_grows():
     assert 170 < draw(1000) <= 180
 
 
+def test_a_head_grows_where_the_cameras_keep_their_ranges():
+    starter = OrbitConfig(radius=(3.4, 3.8), fov=(0.58, 0.64), progress_every=0)
+    head = with_angles(starter, "head", 150)
+    assert [head.azimuth_range(i)[1] for i in (0, 36, 37, 74, 149)] == [80.0, 80.0, 120.0, 180.0, 180.0]
+    assert head.ranges(149) == starter.ranges(149)  # nothing else progresses
+    assert with_angles(starter, "full", 150).progress_every == 0
+
+
 def test_camera_presets_keep_distances_and_fields_of_view():
     starter = OrbitConfig(radius=(3.4, 3.8), fov=(0.58, 0.64), progress_every=0)
     for name in CAMERA_PRESETS:

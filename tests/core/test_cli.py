@@ -91,7 +91,7 @@ def test_a_run_is_not_lost_by_accident(finished, tiny_sdxl_dir, capsys):
 
 def test_the_clean_up_is_of_the_result_alone(finished, tiny_sdxl_dir, tmp_path, capsys, monkeypatch):
     """Extending the run goes on from all Gaussians, and the settings of the clean-up may change."""
-    monkeypatch.setattr(session, "write_mp4", lambda frames, path: None)  # other tests look at the film
+    monkeypatch.setattr(session, "write_mp4", lambda frames, path, metadata: None)  # other tests look at the film
     out = tmp_path / "short"
     everything_goes = ["--set", "cleanup.min_opacity=0.0995", "--set", "cleanup.floaters=false"]
     assert generate(tiny_sdxl_dir, out, "--steps", "1", *everything_goes) == 0
@@ -177,6 +177,9 @@ BAD = [
     (["generate", "x", "--set", "cameras.fov=0.3"], "--set cameras.fov: expected 2 numbers separated by a comma"),
     (["generate", "x", "--set", "resolution=65"], "--set resolution: expected a multiple of 64"),
     (["generate", "x", "--set", "steps"], "--set: expected NAME=VALUE, got steps"),
+    (["generate"], "PROMPT: expected what to make, such as 'a red mug', got nothing"),
+    (["generate", "x", "--set", "guidance.t_widening=-9"], "--set guidance.t_widening: expected 0 or more, got -9"),
+    (["generate", "x", "--set", "scale_noise=nan"], "--set scale_noise: expected a finite number of 0 or more"),
     (["generate", "x", "--method", "sds_bridge"], "--artefacts: expected words for artefacts"),
     (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
     (["generate", "x", "--vae", "gone.safetensors"], "--vae: expected"),
@@ -212,7 +215,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(argv, message, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
-@pytest.mark.parametrize("argv", [["generate", "x", "--steps", "many"], ["generate"], ["paint"], ["render", "a.ply"]])
+@pytest.mark.parametrize("argv", [["generate", "x", "--steps", "many"], ["paint"], ["render", "a.ply"]])
 def test_usage_errors_are_one_line(argv, capsys):
     with pytest.raises(SystemExit) as error:
         main(argv)
@@ -298,14 +301,40 @@ def test_show_prints_every_setting_as_set_takes_it(capsys):
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def shown(capsys, *options):
+    assert main(["generate", *options, "--show"]) == 0
+    return dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_settings_are_checked_together(capsys):
+    """Each of these would be refused beside the other's default."""
+    pairs = {"background.white": "1.0", "background.black": "0.0", "prompt.overhead_from": "80.0"}
+    pairs["prompt.overhead_to"] = "90.0"
+    found = shown(capsys, *(word for pair in pairs.items() for word in ("--set", "=".join(pair))))
+    assert pairs.items() <= found.items()
+    assert main(["generate", "x", "--show", "--set", "background.white=0.9", "--set", "background.black=0.2"]) == 2
+    assert "--set background.white, background.black: expected shares of at most 1" in capsys.readouterr().err
+
+
+def test_a_method_brings_its_values_however_it_is_chosen(capsys):
+    official = ("--preset", "official")
+    for options in (("--method", "sdi"), ("--set", "guidance.method=sdi")):
+        found = shown(capsys, *official, *options)
+        assert (found["guidance.t_annealing"], found["guidance.offset_noise"]) == ("999,200", "0.0")
+    assert (
+        shown(capsys, *official, "--set", "guidance.method=sds", "--set", "guidance.cfg=50")["guidance.cfg"] == "50.0"
+    )
+    assert shown(capsys, *official, "--method", "ism")["guidance.offset_noise"] == "0.1"
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_show_prints_every_preset(preset, capsys):
-    assert main(["generate", "a mug", "--preset", preset, "--show"]) == 0
-    shown = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
-    assert shown["resolution"] == str(PRESETS[preset].resolution)
-    assert shown["cleanup.enabled"] == str(PRESETS[preset].cleanup.enabled)
-    assert shown["prompt.prompt"] == "a mug"
-    assert set(shown) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
+    assert shown(capsys, "--preset", preset)["resolution"] == str(PRESETS[preset].resolution)  # needs no prompt
+    found = shown(capsys, "a mug", "--preset", preset)
+    assert found["resolution"] == str(PRESETS[preset].resolution)
+    assert found["cleanup.enabled"] == str(PRESETS[preset].cleanup.enabled)
+    assert found["prompt.prompt"] == "a mug"
+    assert set(found) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
 
 
 def test_options_reach_the_settings(capsys):

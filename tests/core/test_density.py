@@ -47,9 +47,9 @@ def test_the_number_of_views_does_not_change_which_gaussians_grow():
     torch.testing.assert_close(statistics(64, [20.0] * 4), each[0], rtol=1e-3, atol=1e-4)
 
 
-def test_large_gaussians_are_pruned_after_the_first_reset():
-    def left(step):
-        cfg = DensityConfig(start=0, stop=1000, every=10, reset_every=20, grow_gradient=1e9, prune_scale=0.35)
+def test_large_gaussians_are_pruned_after_the_first_reset_or_without_any():
+    def left(step, reset_every=20):
+        cfg = DensityConfig(start=0, stop=1000, every=10, reset_every=reset_every, grow_gradient=1e9, prune_scale=0.35)
         state = fresh(config(), 100)
         with torch.no_grad():
             state.params["scales"][:7] = torch.tensor(0.36).log()
@@ -65,6 +65,7 @@ def test_large_gaussians_are_pruned_after_the_first_reset():
 
     assert left(10) == 100
     assert left(30) == 93
+    assert left(10, reset_every=0) == 93
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])

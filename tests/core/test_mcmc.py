@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from dreamer_core.errors import DivergenceError
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import DensityConfig, OptimizationState
 from dreamer_core.optimize.config import LearningRates, RegularizerConfig
@@ -67,6 +68,14 @@ def test_dead_gaussians_are_relocated_to_living_ones():
     assert state.gaussians.opacities.min() >= 0.005
     living = {tuple(m.tolist()) for m in scene.means[40:]}
     assert all(tuple(m.tolist()) in living for m in state.gaussians.means[:40])
+
+
+def test_a_scene_without_living_gaussians_ends_with_a_reason():
+    scene = initial_shape("sphere", 20, torch.Generator().manual_seed(0), opacity=0.004)
+    state = OptimizationState.create(scene, LearningRates())
+    config = DensityConfig(strategy="mcmc", start=1, every=5, max_gaussians=40)
+    with pytest.raises(DivergenceError, match=r"no Gaussian is left above density\.prune_opacity 0\.005"):
+        refine(state.params, state.optimizers, 10, config, 0.0)
 
 
 def test_scene_terms():

@@ -42,6 +42,16 @@ def starter(client):
     return client.read_graph(STARTER)
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_queued(client, starter, tmp_path):
+    class Untouched:
+        def __getattr__(self, name):
+            raise AssertionError(f"the server was asked to {name}")
+
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(client.Refused, match="expected a folder for the files, got: File exists"):
+        client.execute(Untouched(), starter, tmp_path / "taken")
+
+
 def applied(client, graph, *arguments):
     return client.changed(graph, client.parser().parse_args(["x.json", *arguments]), KNOWN)
 

@@ -89,6 +89,15 @@ def test_unusable_files(execute, input_folder, file, message):
     assert message in str(caught.value)
 
 
+def test_a_link_in_the_input_folder_is_followed(execute, input_folder, tmp_path, ours):
+    outside = tmp_path / "elsewhere.glb"
+    outside.write_bytes((input_folder / "landmarks.glb").read_bytes())
+    (input_folder / "linked.glb").symlink_to(outside)
+    assert "linked.glb" in ours("nodes.initialize").input_files()
+    splat = execute("DreamerXLInitialize", source={"source": "file", "file": "linked.glb", "limit": 60}).args[0]
+    assert splat.positions.shape == (1, 60, 3)
+
+
 def mesh_value(**changes):
     from comfy_api.latest import Types
 

@@ -177,6 +177,31 @@ def test_store_is_bounded(ours, tmp_path, monkeypatch):
     assert not broken.exists()
 
 
+def test_a_full_device_costs_no_saved_run(ours, tmp_path, monkeypatch):
+    store_module, optimize = ours("nodes.host.store"), ours("dreamer_core.optimize")
+    rates = optimize.PRESETS["starter"].learning_rates
+    state = optimize.OptimizationState.create(
+        ours("dreamer_core.initializers").initial_shape("sphere", 10, torch.Generator()), rates
+    )
+    state.step = 3
+    store = store_module.RunStore("run", tmp_path)
+    store.save(state)
+
+    def fail(error):
+        def load(*_):
+            raise error
+
+        return load
+
+    monkeypatch.setattr(store_module, "load_state", fail(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        store.load(3, rates, torch.device("cpu"))
+    monkeypatch.setattr(store_module, "load_state", fail(PermissionError("locked")))
+    assert store.load(3, rates, torch.device("cpu")) is None
+    monkeypatch.undo()
+    assert store.load(3, rates, torch.device("cpu")).step == 3
+
+
 def test_progress_text_and_rate_of_previews(ours, monkeypatch):
     module = ours("nodes.host.progress")
     sent = []

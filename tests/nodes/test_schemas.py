@@ -63,6 +63,24 @@ def test_schema(classes, node_id):
         assert output.tooltip
 
 
+@pytest.mark.parametrize(
+    ("node_id", "given"),
+    [
+        ("DreamerXLCameras", {"radius_min": None, "radius_max": 4.0}),
+        ("DreamerXLCameras", {"fov_min": 40.0, "fov_max": None}),
+        ("DreamerXLCameras", {"white": 1.0, "black": None}),
+        ("DreamerXLPrompt", {"prompt": None, "overhead_from": 80.0, "overhead_to": None}),
+        ("DreamerXLPromptFromConditioning", {"overhead_from": None, "overhead_to": 30.0}),
+    ],
+)
+def test_a_linked_value_is_not_taken_for_the_default(classes, node_id, given):
+    """The host passes None for what is linked; only the run knows whether it fits the other."""
+    node = classes[node_id]
+    assert node.validate_inputs(**given) is True
+    unlinked = {name: value for name, value in given.items() if value is not None}
+    assert node.validate_inputs(**unlinked) is not True  # beside the default it does not fit
+
+
 def test_execute_stays_thin(classes):
     for node_id, node in classes.items():
         source, _ = inspect.getsourcelines(node.execute)

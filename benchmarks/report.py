@@ -42,6 +42,12 @@ def single_threaded_processor_time() -> None:
     time.perf_counter = time.thread_time
 
 
+def wait(device: torch.device) -> None:
+    """Let a GPU finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """A Markdown table with the keys of the first row as columns."""
     columns = list(rows[0])

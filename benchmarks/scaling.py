@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import finish, single_threaded_processor_time
+from benchmarks.report import finish, single_threaded_processor_time, wait
 from dreamer_core.cameras import turntable
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState
@@ -26,13 +26,13 @@ def measure(
     cameras = turntable(views, resolution).to(device)
     forward, backward = [], []
     for i in range(repeats + 1):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         output = render(state.gaussians, cameras, depth=True, backend=backend)
-        _wait(device)
+        wait(device)
         middle = time.perf_counter()
         output.colors.backward(torch.ones_like(output.colors))
-        _wait(device)
+        wait(device)
         if i:  # the first run compiles
             forward.append(middle - start)
             backward.append(time.perf_counter() - middle)
@@ -44,11 +44,6 @@ def measure(
         "backward ms": 1e3 * statistics.median(backward),
         "ms per view": 1e3 * (statistics.median(forward) + statistics.median(backward)) / views,
     }
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main() -> None:

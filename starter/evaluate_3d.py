@@ -244,6 +244,11 @@ def _job(folder: Path, checkpoint: Path, variant: Variant, subject: Subject, see
 _teacher: DiffusersSDXL | None = None
 
 
+def settings_of(variant: Variant) -> str:
+    """A hash of everything that a variant's results depend on besides weights, prompt and seed."""
+    return hashlib.sha256(repr((variant, COUNT)).encode()).hexdigest()[:12]
+
+
 def name_of(variant: Variant, subject: Subject, seed: int) -> str:
     """What an object's picture and its result are called."""
     return f"{variant.name} {subject.prompt()} {seed}".replace(",", "").replace(" ", "-")
@@ -260,27 +265,33 @@ def run(
     """Make and judge everything that `folder` has no result of yet, `jobs` objects at a time on one thread each.
 
     Each object costs about `budget` network evaluations per view. Results are kept in `folder`/results.json after each
-    object. Errors: InputError where that file holds results of other weights.
+    object. Errors: InputError where that file holds results of other weights or settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     weights = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
     made_from = hashlib.sha256(weights.read_bytes() if weights.exists() else b"").hexdigest()[:12]
-    stale = [name for name, row in results.items() if row["weights"] != made_from]
-    if stale:
-        raise InputError(
-            "--out", f"results of the same weights ({made_from})", file, "move the file away or name another"
-        )
     stretched = [
         replace(v, config=with_steps(v.config, max(1, round(budget / evaluations_per_step(v))))) for v in variants
     ]
     wanted = [(v, subject, seed) for subject, seed in things for v in stretched]
+    origin = {name_of(*job): {"weights": made_from, "settings": settings_of(job[0])} for job in wanted}
+    stale = [
+        name
+        for name, row in results.items()
+        if row["weights"] != made_from or (name in origin and row.get("settings") != origin[name]["settings"])
+    ]
+    if stale:
+        remedy = "move the file away or name another folder"
+        raise InputError(
+            "--out", f"results of these weights ({made_from}) and settings", f"{stale[0]} in {file}", remedy
+        )
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         missing = [job for job in wanted if name_of(*job) not in results]
         names = {pool.submit(_job, folder, checkpoint, *job): name_of(*job) for job in missing}
         for future in as_completed(names):
-            results[names[future]] = future.result() | {"weights": made_from}
+            results[names[future]] = future.result() | origin[names[future]]
             write_atomically(file, lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
             print(f"{len(results)}: {names[future]}", flush=True)
     return [results[name_of(*job)] for job in wanted]

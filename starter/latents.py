@@ -20,7 +20,7 @@ ROUNDS = 4
 
 
 def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> None:
-    """Encode every view `rounds` times into shards of `SHARD` latents; existing shards are kept."""
+    """Encode every view `rounds` times into shards of `SHARD` latents; those of this very autoencoder are kept."""
     views, vae = load_views(), load_vae().to(memory_format=torch.channels_last)
     scale = float(vae.config.scaling_factor)
     jobs = []
@@ -31,7 +31,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
     def encode(job: tuple[int, int, Tensor]) -> None:
         turn, i, part = job
         path = folder / f"{turn:02d}_{i:03d}.pt"
-        if path.exists():
+        if path.exists() and torch.load(path, weights_only=True).get("scale") == scale:
             return
         generator = torch.Generator().manual_seed(1000 * turn + i)
         pieces, words = [], []
@@ -42,7 +42,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
                 pieces.append((vae.encoder(images).float() * scale).half().contiguous())
             words.append(said)
         stacked = {n: torch.cat([getattr(w, n) for w in words]) for n in ("kind", "colour", "pattern", "azimuth")}
-        save_atomically({"latents": torch.cat(pieces), **stacked}, path)
+        save_atomically({"latents": torch.cat(pieces), "scale": scale, **stacked}, path)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -123,7 +123,8 @@ class TextEncoders(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Context [B, 77, 128] from the penultimate states, and the pooled embedding [B, 128]."""
-        one, two = self.ids(texts)
+        device = next(self.parameters()).device
+        one, two = (ids.to(device) for ids in self.ids(texts))
         first = self.one(one, output_hidden_states=True)
         second = self.two(two, output_hidden_states=True)
         return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds

@@ -24,7 +24,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The newest checkpoint, or None to start."""
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
 def save_sheet(images: Tensor, path: Path, columns: int) -> None:

@@ -18,12 +18,15 @@ from .train_unet import CHECKPOINT as UNET_STATE
 from .train_unet import Nets
 from .train_vae import CHECKPOINT as VAE_STATE
 
+NEW = {"step": 0, "spent": 0.0}
+"""Of a training that begins with these weights."""
+
 
 def restore(checkpoint: Path = OUTPUT) -> None:
     """Write the states of the autoencoder and of the UNet with its text encoders, unless they exist."""
     if not VAE_STATE.exists():
         vae = AutoencoderTiny.from_pretrained(checkpoint / "vae", torch_dtype=torch.float32)
-        save_atomically({"model": vae.state_dict(), "scale": float(vae.config.scaling_factor)}, VAE_STATE)
+        save_atomically({"model": vae.state_dict(), "scale": float(vae.config.scaling_factor), **NEW}, VAE_STATE)
     if not UNET_STATE.exists():
         nets = Nets.build()
         unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet", torch_dtype=torch.float32)
@@ -34,4 +37,4 @@ def restore(checkpoint: Path = OUTPUT) -> None:
         nets.text.two.load_state_dict(two.state_dict())
         history = json.loads((checkpoint / HISTORY).read_text())
         state = {"nets": nets.state(), "average": [p.detach() for p in nets.parameters()]}
-        save_atomically(state | {"before": history, "step": 0, "spent": 0.0}, UNET_STATE)
+        save_atomically(state | {"before": history, **NEW}, UNET_STATE)

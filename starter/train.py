@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from dreamer_core.cli.options import resolve_device
+
 STAGES = {"data": 0.0, "vae": 12.0, "latents": 0.0, "unet": 120.0, "lora": 10.0, "judge": 15.0}
 """Stage -> minutes on 2 cores, unless told otherwise."""
 
 
-def run(stage: str, minutes: float, chunks: int) -> None:
+def run(stage: str, minutes: float, chunks: int, device: torch.device) -> None:
     """One stage."""
     if stage == "data":
         from .dataset import render_all
@@ -33,7 +35,7 @@ def run(stage: str, minutes: float, chunks: int) -> None:
     elif stage == "unet":
         from .train_unet import train
 
-        train(minutes)
+        train(minutes, device=device)
     elif stage == "lora":
         from .train_lora import train
 
@@ -49,11 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stage", choices=[*STAGES, "restore", "all"], required=True)
     parser.add_argument("--minutes", type=float, help="training time of the stage, interruptions not counted")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--device", default="auto", help="of `unet`: auto (a GPU if there is one), cpu, cuda; rest: CPU"
+    )
     parser.add_argument("--chunks", type=int, default=12, help="files of 40 views per kind that `data` traces")
     options = parser.parse_args(arguments)
+    device = resolve_device(options.device)
     torch.set_num_threads(options.threads)
     for stage in STAGES if options.stage == "all" else [options.stage]:
-        run(stage, options.minutes or STAGES.get(stage, 0.0), options.chunks)
+        run(stage, options.minutes or STAGES.get(stage, 0.0), options.chunks, device)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def train(minutes: float, seed: int = 0) -> None:
     """
     folder = WORK / f"latents_{STYLE}"
     encode_all(rounds=1, style=STYLE, folder=folder)
-    (latents, words), vae, (nets, _) = load_latents(folder), load_vae(), trained_nets()
+    (latents, words), vae, (nets, trained) = load_latents(folder), load_vae(), trained_nets()
+    teacher = {"step": trained["step"], "before": trained["before"]}
+    torch.manual_seed(seed)
     for parameter in nets.parameters():
         parameter.requires_grad_(False)
     nets.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=TARGETS))
@@ -53,7 +55,7 @@ def train(minutes: float, seed: int = 0) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     state = load_checkpoint(CHECKPOINT)
     step, spent = 0, 0.0
-    if state is not None:
+    if state is not None and state.get("teacher") == teacher:  # else the UNet was trained on: begin anew
         set_peft_model_state_dict(nets.unet, state["lora"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
@@ -70,7 +72,7 @@ def train(minutes: float, seed: int = 0) -> None:
     def keep() -> None:
         lora = get_peft_model_state_dict(nets.unet)
         state = {"lora": lora, "optimizer": optimizer.state_dict(), "step": step, "spent": clock.spent}
-        save_atomically(state, CHECKPOINT)
+        save_atomically(state | {"teacher": teacher}, CHECKPOINT)
         save_half(kohya_names(lora), OUTPUT)
 
     while (share := clock.tick()) < 1:

@@ -19,6 +19,7 @@ from .train_vae import load_vae
 from .world import view_blend, view_word
 
 CHECKPOINT = WORK / "unet.pt"
+CPU = torch.device("cpu")
 VIEWS = ("front view", "side view", "back view")
 BATCH, PARTS = 32, 2
 LEARNING_RATE = 1e-3
@@ -82,7 +83,7 @@ def encode_captions(text: TextEncoders, words: Words, generator: torch.Generator
         others.append(said.removesuffix(view) + VIEWS[first[i] + 1] if blend else said)
     blended = (weight > 0).nonzero()[:, 0]
     context, pooled = text(texts + [others[i] for i in blended.tolist()])
-    amount = weight[blended]
+    amount, blended = weight[blended].to(context.device), blended.to(context.device)
     context, other = context[:count], context[count:]
     pooled, other_pooled = pooled[:count], pooled[count:]
     context = context.index_add(0, blended, amount[:, None, None] * (other - context[blended]))
@@ -92,11 +93,16 @@ def encode_captions(text: TextEncoders, words: Words, generator: torch.Generator
 
 def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tensor,
                    table: Tensor, generator: torch.Generator) -> Tensor:  # fmt: skip
-    """Min-SNR-5 weighted epsilon loss of latents z [B, 4, 16, 16]; `table` is the cumulative alphas [1000]."""
+    """Min-SNR-5 weighted epsilon loss of latents z [B, 4, 16, 16]; `table` is the cumulative alphas [1000].
+
+    Latents, table and draws are the CPU's, so that a seed means the same on every device.
+    """
+    device = unet.device
     t = torch.randint(1000, (len(z),), generator=generator)
-    noise = torch.randn(z.shape, generator=generator)
-    a = table[t][:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    noise = torch.randn(z.shape, generator=generator).to(device)
+    a = table[t][:, None, None, None].to(device)
+    z, t = z.to(device), t.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
         eps = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
     snr = a / (1 - a)
     return ((eps.float() - noise).square() * (snr.clamp(max=5) / snr)).mean()
@@ -107,23 +113,30 @@ def sample(nets: Nets, vae: AutoencoderTiny, prompts: list[str], steps: int = 30
            seed: int = 0) -> Tensor:  # fmt: skip
     """Images [B, 3, 128, 128] in [0, 1] by DDIM with classifier-free guidance, straight from training weights."""
     generator, table = torch.Generator().manual_seed(seed), alphas_cumprod()
-    x = torch.randn(len(prompts), 4, 16, 16, generator=generator)
+    device = nets.unet.device
+    x = torch.randn(len(prompts), 4, 16, 16, generator=generator).to(device)
     context, pooled = nets.text([*prompts, *[""] * len(prompts)])
     times = [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
     for now, after in zip(times, [*times[1:], -1]):
-        t = torch.full((2 * len(x),), now)
-        with torch.autocast("cpu", torch.bfloat16):
+        t = torch.full((2 * len(x),), now, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
             eps = predict(nets.unet, torch.cat([x, x]), t, context, pooled).float()
         told, free = eps.chunk(2)
         eps = free + guidance * (told - free)
         a, b = table[now], table[after] if after >= 0 else torch.tensor(1.0)
         x = b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
-    return (vae.decoder(x / vae.config.scaling_factor) + 1).div(2).clamp(0, 1)
+    return (vae.decoder(x.cpu() / vae.config.scaling_factor) + 1).div(2).clamp(0, 1)
 
 
-def train(minutes: float, seed: int = 0) -> None:
-    """Train until the budget is spent: constant rate after the warm-up, cosine decay in the last 40 %."""
+def train(minutes: float, seed: int = 0, device: torch.device = CPU) -> None:
+    """Train until the budget is spent: constant rate after the warm-up, cosine decay in the last 40 %.
+
+    On a GPU a batch is not cut into parts. A training may change its device in between.
+    """
+    torch.manual_seed(seed)
     (latents, words), vae, nets = load_latents(), load_vae(), Nets.build()
+    nets.unet.to(device)
+    nets.text.to(device)
     parameters = nets.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     state = load_checkpoint(CHECKPOINT)
@@ -132,7 +145,7 @@ def train(minutes: float, seed: int = 0) -> None:
     if state is not None:
         nets.load(state["nets"])
         step, spent, before = state["step"], state["spent"], state["before"]
-        average.values, average.steps = state["average"], step // AVERAGE_EVERY
+        average.values, average.steps = [v.to(device) for v in state["average"]], step // AVERAGE_EVERY
         if "optimizer" in state:
             optimizer.load_state_dict(state["optimizer"])
     peak = LEARNING_RATE if before == NOTHING_BEFORE else RATE_AGAIN
@@ -145,11 +158,11 @@ def train(minutes: float, seed: int = 0) -> None:
 
     def loss_of(part: int) -> Tensor:
         generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 * PARTS + step * PARTS + part)
-        index = torch.randint(len(latents), (BATCH // PARTS,), generator=generator)
+        index = torch.randint(len(latents), (BATCH // batch_parts.parts,), generator=generator)
         context, pooled = encode_captions(nets.text, words[index], generator)
         return denoising_loss(nets.unet, latents[index].float(), context, pooled, table, generator)
 
-    batch_parts = Parts(PARTS)
+    batch_parts = Parts(PARTS if device == CPU else 1)
     while (share := clock.tick()) < 1:
         decay = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.6) / 0.4))
         for group in optimizer.param_groups:

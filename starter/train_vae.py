@@ -51,6 +51,7 @@ def random_crops(images: Tensor, size: int, generator: torch.Generator) -> Tenso
 
 def train(minutes: float, seed: int = 0) -> None:
     """Train until the budget is spent; crops of 64 first, whole images in the last quarter."""
+    torch.manual_seed(seed)
     views, vae = load_views(), build_vae().to(memory_format=torch.channels_last)
     start_from_pooling(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -58,7 +59,8 @@ def train(minutes: float, seed: int = 0) -> None:
     step, spent = 0, 0.0
     if state is not None:
         vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
     parameters, clock, mean_error = list(vae.parameters()), Clock(minutes, spent), 0.0
     bar = tqdm(desc="autoencoder", initial=step, unit="step", mininterval=5)

@@ -107,11 +107,22 @@ def graph_picture(name: str, size: tuple[int, int] = (SIZE, SIZE // 2)) -> Image
     for node in nodes.values():
         x, y = place(node["pos"][0], node["pos"][1] - 30)
         width = node["size"][0] * scale[0] - 12
-        text = str(node["title"])
-        fonts = (ImageFont.load_default(points) for points in range(22, 7, -1))
-        font = next((f for f in fonts if draw.textlength(text, f) <= width), ImageFont.load_default(8))
-        draw.text((x + 8, y + 4), text, fill=INK, font=font)
+        _title(draw, (x + 8, y + 4), str(node["title"]), width)
     return sheet.resize(size, Image.Resampling.LANCZOS)
+
+
+def _title(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, width: float) -> None:
+    """Write the words below each other where one line is too long, as large as the longest word allows."""
+    words = text.split()
+    for points in range(22, 7, -1):
+        font = ImageFont.load_default(points)
+        if max(draw.textlength(word, font) for word in words) <= width:
+            break
+    lines = [words[0]]
+    for word in words[1:]:
+        joined = f"{lines[-1]} {word}"
+        lines = [*lines[:-1], joined] if draw.textlength(joined, font) <= width else [*lines, word]
+    draw.multiline_text(place, "\n".join(lines), fill=INK, font=font, spacing=2)
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -19,6 +19,8 @@ CHECKPOINT = "YOUR-SDXL-CHECKPOINT.safetensors"
 PICTURE = "YOUR-PICTURE.png"
 VIEWER = 480
 """Height of a 3D viewer."""
+FOUR_SIDES = 130
+"""Height of the picture that Export shows."""
 READ_ME = "#a1793d"
 
 TRIPOSPLAT = {
@@ -57,7 +59,7 @@ def optimizer(model: Link, vae: Link, words: Link, splat: Link, preset: str, tit
 
 
 def export(splat: Link, name: str, title: str = "Export") -> Node:
-    return Node("DreamerXLExport", title, {"splat": splat, "filename_prefix": f"3d/{name}"})
+    return Node("DreamerXLExport", title, {"splat": splat, "filename_prefix": f"3d/{name}"}, FOUR_SIDES)
 
 
 def preview(splat: Link, title: str = "Preview") -> Node:

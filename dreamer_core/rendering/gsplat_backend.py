@@ -163,8 +163,13 @@ def _call(
     depth: bool,
     depth_gradient: bool,
     absgrad: bool,
+    packed: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """`gsplat.rasterization` for all views at once; depth is the fourth channel of the result."""
+    """`gsplat.rasterization` for all views at once; depth is the fourth channel of the result.
+
+    Density control reads the statistics of every Gaussian in every view, which `packed` leaves out; what it would save
+    is measured by `python -m benchmarks.gsplat_cuda`.
+    """
     from gsplat import rasterization
 
     if depth and not depth_gradient:
@@ -186,7 +191,7 @@ def _call(
         near_plane=near,
         far_plane=far,
         eps2d=eps2d,
-        packed=False,
+        packed=packed,
         backgrounds=backgrounds,
         render_mode="RGB+D" if depth and depth_gradient else "RGB",
         absgrad=absgrad,

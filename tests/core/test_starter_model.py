@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from starter import train_unet
 from starter.dataset import draw_words
 from starter.export import OUTPUT
 from starter.judge import WEIGHTS, Judge, load_judge
@@ -90,6 +91,39 @@ def test_captions_blend_views_and_gradients_reach_the_text_encoders(tmp_path: Pa
     # Only what lies above the penultimate layer of the first encoder is free of gradients.
     silent = [n for n, p in nets.unet.named_parameters() if p.grad is None]
     assert silent == []
+
+
+class Turns:
+    """A clock that counts how often it is looked at."""
+
+    def __init__(self, budget: float, spent: float = 0.0) -> None:
+        self.budget, self.spent = budget, spent
+
+    def tick(self) -> float:
+        self.spent += 1
+        return min(1.0, self.spent / self.budget)
+
+
+def test_training_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    words = draw_words(torch.randint(16, (64,), generator=generator), torch.linspace(-180, 170, 64), generator)
+    latents = torch.randn(64, 4, 16, 16, generator=generator).half()
+    monkeypatch.setattr(train_unet, "CHECKPOINT", tmp_path / "unet.pt")
+    monkeypatch.setattr(train_unet, "WORK", tmp_path)
+    monkeypatch.setattr(train_unet, "BATCH", 4)
+    monkeypatch.setattr(train_unet, "load_latents", lambda: (latents, words))
+    monkeypatch.setattr(train_unet, "load_vae", lambda: None)  # for sample sheets, which come later
+    monkeypatch.setattr(train_unet, "Clock", Turns)
+    seen = []
+    for minutes in (3, 3, 6):
+        train_unet.train(minutes)
+        seen.append(torch.load(tmp_path / "unet.pt", weights_only=True))
+    first, again, longer = seen
+    assert [state["step"] for state in seen] == [2, 2, 3]  # the second had no time left
+    assert [state["spent"] for state in seen] == [3, 4, 6]
+    name = "conv_in.weight"
+    assert torch.equal(again["nets"]["unet"][name], first["nets"]["unet"][name])
+    assert not torch.equal(longer["nets"]["unet"][name], first["nets"]["unet"][name])
 
 
 @needs_checkpoint

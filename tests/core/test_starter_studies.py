@@ -105,7 +105,10 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     other = tmp_path / "other" / "unet"
     other.mkdir(parents=True)
     (other / "diffusion_pytorch_model.safetensors").write_bytes(b"new weights")
-    with pytest.raises(InputError, match="results of the same weights"):
+    with pytest.raises(InputError, match="results of these weights"):
         run(variants, [(chair, 0)], 800, tmp_path, tmp_path / "other", 1)
+    with pytest.raises(InputError, match=r"and settings, got (tsm|sds)-a-green-chair-0 in .*results\.json"):
+        run(variants, [(chair, 0)], 400, tmp_path, tmp_path, 1)  # other numbers of steps
+    assert len(made) == 8
     # Means over the objects, and the deviation of the two seeds' means, 0 and 1.
     assert "| tsm | 4 | 0 | 0 | 0.5 ± 0.71 |" in table(results)

@@ -105,17 +105,19 @@ def test_placeholders_are_explained_in_the_graph(built, name):
         assert placeholder in notes
 
 
-def runnable():
-    return [n for n in NAMES if "YOUR-" not in json.dumps(api(n))]
+def ready(name):
+    """The API graph as a user with an SDXL checkpoint runs it: here a tiny one of the same architecture."""
+    return json.loads(json.dumps(api(name)).replace("YOUR-SDXL-CHECKPOINT.safetensors", "tiny.safetensors"))
 
 
 def test_most_run_without_any_file_of_the_user():
-    assert {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh"} <= set(runnable())
+    found = {n for n in NAMES if "YOUR-" not in json.dumps(api(n))}
+    assert found == {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh"}
 
 
-@pytest.mark.parametrize("name", runnable())
-def test_starter_workflows_run(server, name):
-    graph = api(name)
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "image_to_3d_triposplat"])  # its models are not to be had
+def test_workflows_run(server, name):
+    graph = ready(name)
     for data in graph.values():
         data["inputs"] |= FAST.get(data["class_type"], {})
     entry = server.wait(server.queue(graph), timeout=600)

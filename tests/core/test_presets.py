@@ -3,10 +3,13 @@
 from dataclasses import fields, is_dataclass
 
 import pytest
+import torch
 
-from dreamer_core.optimize import PRESETS
+from dreamer_core.initializers import initial_shape
+from dreamer_core.optimize import PRESETS, OptimizationState
 from dreamer_core.optimize.memory import CHECKPOINTED_BYTES_PER_PIXEL, UNET_BYTES_PER_LATENT, plan_memory
 from dreamer_core.optimize.presets import INITIAL_COUNT
+from dreamer_core.prompts import PromptConfig
 
 OFFICIAL = {
     "resolution": 1024,
@@ -89,6 +92,21 @@ def test_official_is_the_published_value(path):
 def test_the_initial_cloud_has_the_published_size():
     assert INITIAL_COUNT["official"] == 4096 * 20
     assert set(INITIAL_COUNT) == set(PRESETS)
+
+
+def test_what_is_published_of_words_start_and_optimiser():
+    prompt = PromptConfig("a mug")
+    assert (prompt.front, prompt.side, prompt.back, prompt.inversion) == ("front view", "side view", "back view", "")
+    assert prompt.perp_neg is False
+    weights = prompt.perp_neg_weights
+    assert (weights.weight, weights.front_decay, weights.side_decay) == (-2.0, 2.0, 10.0)
+    scene = initial_shape("sphere", 10, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(scene.opacities, torch.full((10,), 0.1))
+    torch.testing.assert_close(scene.rgb, torch.full((10, 3), 0.5))
+    assert scene.shN.shape == (10, 0, 3)  # degree 0
+    state = OptimizationState.create(scene, PRESETS["official"].learning_rates)
+    assert {type(o) for o in state.optimizers.values()} == {torch.optim.Adam}
+    assert {group["eps"] for o in state.optimizers.values() for group in o.param_groups} == {1e-15}
 
 
 def leaves(config, prefix=""):

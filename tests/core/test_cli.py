@@ -301,6 +301,16 @@ def test_show_prints_every_setting_as_set_takes_it(capsys):
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    """As in `generate --show | head -1`, with the reader gone before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "dreamer_core", "generate", "--show"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def shown(capsys, *options):
     assert main(["generate", *options, "--show"]) == 0
     return dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())

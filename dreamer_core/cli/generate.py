@@ -189,6 +189,14 @@ def check_finite_options(args: argparse.Namespace) -> None:
             raise InputError(f"--{name}", "a finite number", value)
 
 
+def check_paths(args: argparse.Namespace) -> None:
+    """Errors: InputError for a mistyped path, before Shap-E has worked for minutes; loading looks closer."""
+    given = [("--model", args.model), ("--vae", args.vae), *(("--lora", Lora.parse(text).path) for text in args.lora)]
+    for option, path in given:
+        if path is not None and not Path(path).expanduser().exists():
+            raise InputError(option, "a file or folder that exists", path)
+
+
 def run(args: argparse.Namespace) -> int:
     """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
     check_finite_options(args)
@@ -216,6 +224,7 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out or default_folder(args.prompt))
     check_writable(folder.path)
     folder.check(resume=args.resume, overwrite=args.overwrite)
+    check_paths(args)
     gaussians, started_from = start(args, config.seed, INITIAL_COUNT[preset_name(args)], device)
     teacher = load_teacher(args, device)
     settings = {

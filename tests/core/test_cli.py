@@ -177,6 +177,7 @@ BAD = [
     (["generate", "x", "--set", "cameras.fov=0.3"], "--set cameras.fov: expected 2 numbers separated by a comma"),
     (["generate", "x", "--set", "resolution=65"], "--set resolution: expected a multiple of 64"),
     (["generate", "x", "--set", "steps"], "--set: expected NAME=VALUE, got steps"),
+    (["generate", "x", "--shap-e", "x", "--vae", "gone.safetensors"], "--vae: expected a file or folder that exists"),
     (["generate"], "PROMPT: expected what to make, such as 'a red mug', got nothing"),
     (["generate", "x", "--set", "guidance.t_widening=-9"], "--set guidance.t_widening: expected 0 or more, got -9"),
     (["generate", "x", "--set", "scale_noise=nan"], "--set scale_noise: expected a finite number of 0 or more"),

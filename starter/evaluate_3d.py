@@ -107,8 +107,11 @@ def of_ablation(base: OptimizeConfig) -> list[Variant]:
 
 
 def of_clipping(base: OptimizeConfig) -> list[Variant]:
-    """With density control, which the preset leaves off, so that unstable gradients can split Gaussians."""
-    growing = DensityConfig(start=10, stop=base.steps, every=10, reset_every=0, max_gaussians=20_000)
+    """With density control, which the preset leaves off, so that unstable gradients can split Gaussians.
+
+    Four refinements double their number at most, so that it never meets a cap.
+    """
+    growing = DensityConfig(start=10, stop=base.steps, every=30, reset_every=0)
     base = replace(base, density=growing)
     return [
         Variant("clipping", base),

@@ -228,19 +228,19 @@ def test_a_run_inside_a_subgraph(page, comfy, renderer):
     shown(page, inner["DreamerXLPreview"])
 
 
-def test_two_viewers_show_their_own(page, classic):
+def test_two_viewers_show_their_own(page, renderer):
     graph = copy.deepcopy(FIGURE)
     graph["3"] = {
         "class_type": "DreamerXLInitialize",
         "inputs": {"source": "box", "source.count": 400, "source.size": 0.5, "source.opacity": 0.9, "seed": 0},
     }
     graph["4"] = {"class_type": "DreamerXLPreview", "inputs": {"splat": ["3", 0]}}
-    page.load_api(graph, "two")
+    page.load_api(graph, f"two-{renderer}")
     page.run("app.rootGraph.getNodeById('4').pos = [...app.rootGraph.getNodeById('2').pos].map((v, i) => v + 400 * i);")
     page.show("2", 0.8)
     page.queue()
     figure, box = shown(page, "2"), shown(page, "4")
-    page.screenshot("two-viewers")
+    page.screenshot(f"{renderer}-two-viewers")
     assert colors(figure)["red"].mean() > 0.03
     assert colors(box)["red"].mean() == 0
     page.drag("2", 80, 40)
@@ -248,8 +248,8 @@ def test_two_viewers_show_their_own(page, classic):
     assert changed(box, page.pixels("4")) < 0.002
 
 
-def test_deleting_the_node_frees_its_snapshots(page, comfy, classic):
-    page.load_api(starter(seed=3), "deleted")
+def test_deleting_the_node_frees_its_snapshots(page, comfy, renderer):
+    page.load_api(starter(seed=3), f"deleted-{renderer}")
     page.show("4")
     listen(page)
     page.queue()
@@ -320,17 +320,17 @@ def test_download_and_full_screen(page, classic, tmp_path):
     page.wait("back", lambda: page.pixels("2").shape == small.shape)
 
 
-def test_pictures_where_the_frontend_draws_no_splats(page, classic):
+def test_pictures_where_the_frontend_draws_no_splats(page, renderer):
     page.run("window.__adapter = comfyAPI.SplatModelAdapter; comfyAPI.SplatModelAdapter = undefined;")
     try:
-        page.load_api(FIGURE, "pictures")
+        page.load_api(FIGURE, f"pictures-{renderer}")
         page.show("2")
         page.queue()
         page.wait("result", lambda: page.state("2") == "result")
         size = "(i => i.hidden ? 0 : i.naturalWidth / i.naturalHeight)(panel.querySelector('img'))"
         assert page.wait("pictures", lambda: page.viewer("2", size)) == 1
         assert page.viewer("2", "panel.dataset.mode") == "pictures"
-        page.screenshot("pictures")
+        page.screenshot(f"{renderer}-pictures")
     finally:
         page.run("comfyAPI.SplatModelAdapter = __adapter;")
 

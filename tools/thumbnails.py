@@ -29,7 +29,7 @@ from .workflows import FOLDER, all_workflows
 
 SIZE = 512
 """Pixels per side of a thumbnail."""
-FOV, RADIUS, ELEVATION, AZIMUTH = 0.55, 3.0, 18.0, 30.0
+FOV, RADIUS, ELEVATION, AZIMUTH = 0.61, 3.6, 18.0, 30.0
 MESH_POINTS = 120_000
 """Gaussians on the surface of a mesh, to render it with the same rasterizer."""
 DARK, PANEL, INK, FAINT = (24, 25, 28), (44, 47, 53), (226, 228, 232), (120, 126, 136)

@@ -27,7 +27,7 @@ WHITE = (1.0, 1.0, 1.0)
 
 def frames(objects: Sequence[Gaussians], columns: int, count: int, size: int) -> Iterator[Tensor]:
     """Pictures [H, W, 3] of all objects from `count` sides."""
-    cameras = turntable(count, size, elevation=15.0, radius=3.3, fov=0.61)
+    cameras = turntable(count, size, elevation=15.0, radius=3.5, fov=0.61)
     with torch.no_grad():
         for views in zip(*(render_views(g, cameras, WHITE) for g in objects)):
             yield contact_sheet(list(views), columns)

@@ -19,8 +19,8 @@ CHECKPOINT = "YOUR-SDXL-CHECKPOINT.safetensors"
 PICTURE = "YOUR-PICTURE.png"
 VIEWER = 480
 """Height of a 3D viewer."""
-FOUR_SIDES = 130
-"""Height of the picture that Export shows."""
+FOUR_SIDES = 220
+"""Height that the editor gives the picture below an Export node."""
 READ_ME = "#a1793d"
 
 TRIPOSPLAT = {

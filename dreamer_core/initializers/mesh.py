@@ -17,7 +17,10 @@ CHUNK = 1_000_000
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles with the first of these colours that is there: texture, colours of vertices, of faces, of all."""
+    """Triangles with colours: of a texture, of vertices, of faces, of all.
+
+    Linear ones, glTF's, are multiplied as its standard says; of others the first that is there counts.
+    """
 
     vertices: Array  # [V, 3]
     faces: NDArray[np.int64]  # [F, 3]
@@ -25,7 +28,7 @@ class Mesh:
     uv: Array | None = None  # [V, 2] into the texture; (0, 0) is its top left corner; it repeats
     vertex_rgb: Array | None = None  # [V, 3] in [0, 1]
     face_rgb: Array | None = None  # [F, 3] in [0, 1]
-    rgb: Array | None = None  # [3] in [0, 1]; of the whole mesh, or a tint of the texture where it is linear
+    rgb: Array | None = None  # [3] in [0, 1]
     linear: bool = False
     """Whether `vertex_rgb`, `face_rgb` and `rgb` are linear, as in glTF, or display values."""
 
@@ -59,22 +62,23 @@ class Mesh:
 
     def _colors(self, face: NDArray[np.int64], weights: Array) -> Array | None:
         """Display colours [n, 3] of points given by their triangle and barycentric weights."""
+        found: list[Array] = []
         if self.texture is not None and self.uv is not None:
             height, width = self.texture.shape[:2]
             uv = np.nan_to_num(self._blend(self.uv, face, weights)) % 1.0
             column = np.minimum((uv[:, 0] * width).astype(np.int64), width - 1)
             row = np.minimum((uv[:, 1] * height).astype(np.int64), height - 1)
             color = self.texture[row, column] / 255.0
-            return to_display(to_linear(color) * self.rgb) if self.linear and self.rgb is not None else color
+            found.append(to_linear(color) if self.linear else color)
         if self.vertex_rgb is not None:
-            color = self._blend(self.vertex_rgb, face, weights)
-        elif self.face_rgb is not None:
-            color = self.face_rgb[face]
-        elif self.rgb is not None:
-            color = np.tile(self.rgb, (len(face), 1))
-        else:
+            found.append(self._blend(self.vertex_rgb, face, weights))
+        if self.face_rgb is not None:
+            found.append(self.face_rgb[face])
+        if self.rgb is not None:
+            found.append(np.tile(self.rgb, (len(face), 1)))
+        if not found:
             return None
-        return to_display(color) if self.linear else color
+        return to_display(np.prod(found, axis=0)) if self.linear else found[0]
 
 
 def to_display(linear: Array) -> Array:

@@ -169,9 +169,10 @@ def _point_colors(geometry: Any, count: int) -> torch.Tensor | None:
 
 
 def _unit(colors: Any) -> Array:
-    """RGB in [0, 1] of colours in bytes or floats."""
+    """RGB in [0, 1] of colours in whole numbers of any width, or floats."""
     array = np.asarray(colors)
-    return array[..., :3] / 255.0 if array.dtype.kind in "ui" else array[..., :3].astype(np.float64)
+    largest = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1.0
+    return array[..., :3] / np.float64(largest)
 
 
 def _paint(visual: Any, vertices: int, faces: int, suffix: str) -> dict[str, Any]:
@@ -186,6 +187,10 @@ def _paint(visual: Any, vertices: int, faces: int, suffix: str) -> dict[str, Any
     material = visual.material
     factor = getattr(material, "baseColorFactor", None) if linear else getattr(material, "diffuse", None)
     paint: dict[str, Any] = {"rgb": None if factor is None else _unit(factor), "linear": linear}
+    # Colours of vertices beside a material, as ComfyUI's SplatToMesh makes them.
+    colors = (getattr(visual, "vertex_attributes", None) or {}).get("color")
+    if linear and colors is not None and len(colors) == vertices:
+        paint["vertex_rgb"] = _unit(colors)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is not None and visual.uv is not None and len(visual.uv) == vertices:
         paint["texture"] = np.asarray(image.convert("RGB"))

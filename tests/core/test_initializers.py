@@ -205,6 +205,33 @@ def test_gltf_colours_are_linear(tmp_path):
     np.testing.assert_allclose(to_display(to_linear(values)), values, atol=1e-9)
 
 
+def with_material(path, **material):
+    """Give the first mesh of a .glb a material, as ComfyUI's SplatToMesh does beside its colours of vertices."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[12:16], "little")
+    tree = json.loads(data[20 : 20 + size])
+    tree["materials"] = [{"pbrMetallicRoughness": material}]
+    tree["meshes"][0]["primitives"][0]["material"] = 0
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + size :]
+    chunk = len(text).to_bytes(4, "little") + b"JSON" + text + rest
+    path.write_bytes(data[:8] + (12 + len(chunk)).to_bytes(4, "little") + chunk)
+
+
+def test_colours_of_vertices_count_beside_a_material(tmp_path):
+    cube = trimesh.creation.box()
+    cube.visual.vertex_colors = np.tile(np.array([128, 55, 0, 255], dtype=np.uint8), (8, 1))
+    for name, material, expected in (
+        ("plain", {}, (0.737, 0.503, 0.0)),
+        ("tinted", {"baseColorFactor": [0.5, 1.0, 1.0, 1.0]}, (0.538, 0.503, 0.0)),  # 0.251 and 0.216 in linear light
+    ):
+        cube.export(tmp_path / f"{name}.glb")
+        with_material(tmp_path / f"{name}.glb", **material)
+        rgb = read_points(tmp_path / f"{name}.glb", 9, generator()).rgb
+        torch.testing.assert_close(rgb, torch.tensor(expected).expand(9, 3), atol=0.01, rtol=0)
+
+
 def test_a_missing_texture_leaves_the_material(tmp_path):
     (tmp_path / "a.mtl").write_text("newmtl a\nKd 0.2 0.4 0.6\nmap_Kd gone.png\n")
     (tmp_path / "a.obj").write_text(

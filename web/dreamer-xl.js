@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { HINTS, announce, attach, noteResult, showOutputs, startRun, stopAll, sweep, watchQueue } from "./viewer/nodes.mjs";
+import { HINTS, announce, attach, noteResult, showLate, showOutputs, startRun, stopAll, sweep, watchQueue } from "./viewer/nodes.mjs";
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
@@ -22,6 +22,9 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.constructor.comfyClass in HINTS) attach(node);
   },
-  afterConfigureGraph: sweep,
+  afterConfigureGraph() {
+    sweep();
+    showLate();
+  },
   onNodeOutputsUpdated: showOutputs,
 });

@@ -289,14 +289,14 @@ def test_a_result_stays_with_the_workflow_that_was_queued(page, comfy, classic):
     (run,) = page.wait("the run", lambda: set(comfy.get("/history")) - before)
     assert comfy.wait(run)["status"]["status_str"] == "success"
     page.wait("the end", lambda: not comfy.get("/queue")["queue_running"])
-    page.run("await new Promise(r => setTimeout(r, 1500));")
+    page.run("await new Promise(r => setTimeout(r, 2500));")
     assert (page.state("6"), page.run(kept)) == ("empty", None)
     page.run(switch, queued)
     page.show("6")
     shown(page, "6")
     assert page.run(kept) is not None
     page.run(switch, other)  # the frontend has kept the outputs for it, too
-    page.run("await new Promise(r => setTimeout(r, 500));")
+    page.run("await new Promise(r => setTimeout(r, 2500));")
     assert (page.state("6"), page.run(kept)) == ("empty", None)
 
 

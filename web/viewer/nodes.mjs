@@ -58,6 +58,7 @@ export function attach(node) {
   });
   panel.element.dataset.mode = panel.has3d ? "3d" : "pictures";
   panels.set(node, panel);
+  born.set(node, performance.now());
   const widget = node.addDOMWidget("viewer", "dreamer_xl_viewer", panel.element, {
     serialize: false,
     hideOnZoom: false,
@@ -68,7 +69,8 @@ export function attach(node) {
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 
   chain(node, "onExecuted", (_, output) => {
-    if (!isForeign()) showOutput(node, output);
+    if (isOwn(node)) showOutput(node, output);
+    else showLate();
   });
   chain(node, "onConfigure", () => restore(node));
   chain(node, "onRemoved", () => panel.release());
@@ -160,8 +162,9 @@ function byExecutionId(id) {
  * @param {SnapshotMessage} message
  */
 export function announce(message) {
-  const here = (!message.workflow || message.workflow === app.rootGraph?.id) && !isForeign();
-  const panel = here ? panels.get(byExecutionId(message.node)) : undefined;
+  const here = !message.workflow || message.workflow === app.rootGraph?.id;
+  const node = here ? byExecutionId(message.node) : undefined;
+  const panel = node && isOwn(node) ? panels.get(node) : undefined;
   if (panel) panel.announce(message);
   else freeSnapshot(message.id);
 }
@@ -169,20 +172,30 @@ export function announce(message) {
 // The frontend hands every result to the open workflow, also when the run was queued from another one whose nodes have
 // the same ids, as those of two tabs with one template do.
 
-/** Prompt id -> path of the workflow that it was queued from: graphs' ids are not unique. @type {Map<string, string>} */
+/**
+ * Prompt id -> where it was queued from: the nodes that had viewers then, and the path of the workflow (graphs' ids are
+ * not unique). @type {Map<string, {nodes: WeakSet<object>, path: string | undefined}>}
+ */
 const origins = new Map();
 /** Path of a workflow -> execution id -> its newest result. @type {Map<string, Map<string, ResultEntry[]>>} */
 const results = new Map();
+/** Node -> when it got its viewer. @type {WeakMap<object, number>} */
+const born = new WeakMap();
 /** Id of the prompt that runs. @type {string | undefined} */
 let running;
+/** Milliseconds in which the workflow of nodes that were just made has come to the front. */
+const SETTLED = 1000;
+/** The timer of `showLate`. */
+let settling = 0;
 
 const openPath = () => app.extensionManager?.workflow?.activeWorkflow?.path;
+const isLoading = () => app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.constructor?.isLoadingGraph === true;
 
 /** Remember where prompts are queued from. */
 export function watchQueue() {
   chain(api, "queuePrompt", async (reply) => {
-    const path = openPath();
-    if (path) origins.set((await reply)?.prompt_id, path);
+    const origin = { nodes: new WeakSet(panels.keys()), path: openPath() };
+    origins.set((await reply)?.prompt_id, origin);
   });
 }
 
@@ -191,11 +204,17 @@ export function startRun(promptId) {
   running = promptId;
 }
 
-/** Whether the running prompt was queued from a workflow that is open, but not in front. */
-function isForeign() {
+/**
+ * Whether the running prompt was queued from the node's workflow: not from another one that is open, too.
+ * @param {object} node
+ */
+function isOwn(node) {
   const origin = origins.get(running);
-  if (origin === undefined || origin === openPath()) return false;
-  return app.extensionManager.workflow.openWorkflows?.some(({ path }) => path === origin) ?? false;
+  if (!origin || origin.nodes.has(node)) return true;
+  // Made since: by undoing, by another tab coming to the front, ... While that goes on, it cannot be told.
+  if (isLoading() || performance.now() - born.get(node) < SETTLED) return false;
+  const open = app.extensionManager?.workflow?.openWorkflows ?? [];
+  return origin.path === openPath() || !open.some(({ path }) => path === origin.path);
 }
 
 /**
@@ -203,10 +222,10 @@ function isForeign() {
  * @param {{prompt_id: string, node: string, display_node?: string, output: Record<string, unknown>}} message
  */
 export function noteResult({ prompt_id, node, display_node, output }) {
-  const origin = origins.get(prompt_id);
-  if (origin === undefined || !isResult(output?.[OUTPUT])) return;
-  if (!results.has(origin)) results.set(origin, new Map());
-  results.get(origin).set(String(display_node ?? node), output[OUTPUT]);
+  const path = origins.get(prompt_id)?.path;
+  if (path === undefined || !isResult(output?.[OUTPUT])) return;
+  if (!results.has(path)) results.set(path, new Map());
+  results.get(path).set(String(display_node ?? node), output[OUTPUT]);
 }
 
 /** @param {ResultEntry[]} result */
@@ -216,11 +235,17 @@ function isOthers(result) {
   return owners.length > 0 && owners.every(([path]) => path !== openPath());
 }
 
-/** Show what came for this workflow while another was in front. */
-function showLate() {
+/** Show what came for this workflow while another was in front, once it is clear which one is now. */
+export function showLate() {
+  clearTimeout(settling);
+  settling = setTimeout(() => (isLoading() ? showLate() : showNoted()), SETTLED);
+}
+
+function showNoted() {
   for (const [id, result] of results.get(openPath()) ?? []) {
     const node = byExecutionId(id);
-    if (panels.has(node)) showOutput(node, { [OUTPUT]: result });
+    const shown = JSON.stringify(node?.properties?.[PROPERTY]?.result) === JSON.stringify(result);
+    if (panels.has(node) && !shown) showOutput(node, { [OUTPUT]: result });
   }
 }
 

@@ -70,7 +70,6 @@ export function attach(node) {
 
   chain(node, "onExecuted", (_, output) => {
     if (isOwn(node)) showOutput(node, output);
-    else showLate();
   });
   chain(node, "onConfigure", () => restore(node));
   chain(node, "onRemoved", () => panel.release());
@@ -133,7 +132,7 @@ function showOutput(node, output) {
  */
 export function showOutputs(outputs) {
   for (const [locator, output] of Object.entries(outputs ?? {})) {
-    if (!isResult(output?.[OUTPUT]) || isOthers(output[OUTPUT])) continue;
+    if (!isResult(output?.[OUTPUT]) || isStray(output[OUTPUT])) continue;
     const node = byLocator(locator);
     if (panels.has(node)) showOutput(node, output);
   }
@@ -177,8 +176,12 @@ export function announce(message) {
  * not unique). @type {Map<string, {nodes: WeakSet<object>, path: string | undefined}>}
  */
 const origins = new Map();
-/** Path of a workflow -> execution id -> its newest result. @type {Map<string, Map<string, ResultEntry[]>>} */
-const results = new Map();
+/** Path of a workflow -> execution id -> a result that came for it and is not shown yet. @type {Map<string, Map<string, ResultEntry[]>>} */
+const late = new Map();
+/** The same results as JSON, with their path, until it is known which workflow the frontend gave them to. @type {{path: string, text: string}[]} */
+const lost = [];
+/** Path of a workflow -> results, as JSON, that the frontend gave to it and that are another's. @type {Map<string, Set<string>>} */
+const strays = new Map();
 /** Node -> when it got its viewer. @type {WeakMap<object, number>} */
 const born = new WeakMap();
 /** Id of the prompt that runs. @type {string | undefined} */
@@ -223,16 +226,27 @@ function isOwn(node) {
  */
 export function noteResult({ prompt_id, node, display_node, output }) {
   const path = origins.get(prompt_id)?.path;
-  if (path === undefined || !isResult(output?.[OUTPUT])) return;
-  if (!results.has(path)) results.set(path, new Map());
-  results.get(path).set(String(display_node ?? node), output[OUTPUT]);
+  const result = output?.[OUTPUT];
+  if (path === undefined || !isResult(result)) return;
+  const id = String(display_node ?? node);
+  const text = JSON.stringify(result);
+  const here = byExecutionId(id);
+  if (here && isOwn(here)) {
+    strays.get(path)?.delete(text);
+    return;
+  }
+  if (!late.has(path)) late.set(path, new Map());
+  late.get(path).set(id, result);
+  lost.push({ path, text });
+  showLate();
 }
 
-/** @param {ResultEntry[]} result */
-function isOthers(result) {
-  const text = JSON.stringify(result);
-  const owners = [...results].filter(([, theirs]) => [...theirs.values()].some((r) => JSON.stringify(r) === text));
-  return owners.length > 0 && owners.every(([path]) => path !== openPath());
+/**
+ * Whether a result is in the open workflow's outputs only because that was in front when it came.
+ * @param {ResultEntry[]} result
+ */
+function isStray(result) {
+  return strays.get(openPath())?.has(JSON.stringify(result)) ?? false;
 }
 
 /** Show what came for this workflow while another was in front, once it is clear which one is now. */
@@ -242,10 +256,14 @@ export function showLate() {
 }
 
 function showNoted() {
-  for (const [id, result] of results.get(openPath()) ?? []) {
+  const front = openPath();
+  if (!strays.has(front)) strays.set(front, new Set());
+  for (const { path, text } of lost.splice(0)) if (path !== front) strays.get(front).add(text);
+  const results = late.get(front) ?? [];
+  late.delete(front);
+  for (const [id, result] of results) {
     const node = byExecutionId(id);
-    const shown = JSON.stringify(node?.properties?.[PROPERTY]?.result) === JSON.stringify(result);
-    if (panels.has(node) && !shown) showOutput(node, { [OUTPUT]: result });
+    if (panels.has(node)) showOutput(node, { [OUTPUT]: result });
   }
 }
 

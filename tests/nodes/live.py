@@ -132,6 +132,17 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"the prompt did not end within {timeout} s:\n{self.tail()}")
 
+    def stop(self, prompt_id: str, timeout: float = 240) -> dict[str, Any]:
+        """The history entry of a prompt that is interrupted until it ends: ComfyUI forgets what comes as it starts."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.post("/interrupt", {})
+            try:
+                return self.wait(prompt_id, 10)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
     def run(self, graph: dict[str, Any]) -> dict[str, Any]:
         """The history entry of a prompt that must succeed."""
         entry = self.wait(self.queue(graph))

@@ -213,8 +213,7 @@ class TestOnAServer:
                     yield listener.client, message
                     return
                 finally:
-                    server.post("/interrupt", {})
-                    server.wait(prompt, PATIENCE)
+                    server.stop(prompt)
 
     def test_only_the_browser_that_queued_gets_the_snapshots(self, server, endless):
         client, message = endless

@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { HINTS, announce, attach, noteResult, showLate, showOutputs, startRun, stopAll, sweep, watchQueue } from "./viewer/nodes.mjs";
+import { HINTS, announce, attach, noteResult, showOutputs, startRun, stopAll, sweep, watchLoading, watchQueue } from "./viewer/nodes.mjs";
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
@@ -12,6 +12,7 @@ document.head.append(style);
 app.registerExtension({
   name: "DreamerXL.Viewer",
   setup() {
+    watchLoading();
     watchQueue();
     api.addEventListener("execution_start", ({ detail }) => startRun(detail.prompt_id));
     api.addEventListener("executed", ({ detail }) => noteResult(detail));
@@ -22,9 +23,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.constructor.comfyClass in HINTS) attach(node);
   },
-  afterConfigureGraph() {
-    sweep();
-    showLate();
-  },
+  afterConfigureGraph: sweep,
   onNodeOutputsUpdated: showOutputs,
 });

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dreamer_core.formats import read_ply
 
@@ -270,33 +271,47 @@ def test_deleting_the_node_frees_its_snapshots(page, comfy, renderer):
     page.wait("idle", lambda: not comfy.get("/queue")["queue_running"])
 
 
-def test_a_result_stays_with_the_workflow_that_was_queued(page, comfy, classic):
-    """Another workflow, with nodes of the same ids, is in front when the run ends."""
+@pytest.mark.parametrize("other_is", ["open", "being-opened"])
+def test_a_result_stays_with_the_workflow_that_was_queued(page, comfy, classic, other_is):
+    """Another workflow, with nodes of the same ids, is in front, or about to be, when the run ends."""
     path = "return app.extensionManager.workflow.activeWorkflow.path"
     kept = "return app.rootGraph.getNodeById('6').properties.dreamer_xl_view?.result ?? null"
     switch = (
         "const { openWorkflows } = app.extensionManager.workflow, found = openWorkflows.find(w => w.path === $[0]);"
         "await app.loadGraphData(found.activeState, true, true, found);"
     )
-    graph = starter(seed=4, steps=3)
-    page.load_api(graph, "queued")
+    graph = starter(seed=4 if other_is == "open" else 5, steps=3)
+    page.load_api(graph, f"queued-{other_is}")
     queued = page.run(path)
-    before = set(comfy.get("/history"))
-    page.queue()
-    page.load_api(graph, "other")
+    if other_is == "being-opened":  # Between its nodes and its place in front, for as long as the run takes.
+        page.run(
+            "const store = app.extensionManager.workflow, open = store.openWorkflow;"
+            "const opening = new Promise(r => window.__open = r);"
+            "store.openWorkflow = async (...values) => {"
+            "  store.openWorkflow = open; window.__opening = true; await opening; return open.apply(store, values); };"
+        )
+    page.run(
+        "window.__success = 0; api.addEventListener('execution_success', () => __success++);"
+        "await app.queuePrompt(0, 1);"
+        "window.__loaded = app.loadApiJson($[0], $[1]); if ($[2]) await __loaded;",
+        graph, f"other-{other_is}", other_is == "open",
+    )  # fmt: skip
+    page.wait("the end", lambda: page.run("return __success"))
+    if other_is == "being-opened":
+        assert page.run("return __opening") is True
+        assert page.run(path) == queued
+        assert (page.state("6"), page.run(kept)) == ("empty", None)
+        page.run("__open(); await __loaded;")
     other = page.run(path)
     assert other != queued
-    (run,) = page.wait("the run", lambda: set(comfy.get("/history")) - before)
-    assert comfy.wait(run)["status"]["status_str"] == "success"
-    page.wait("the end", lambda: not comfy.get("/queue")["queue_running"])
-    page.run("await new Promise(r => setTimeout(r, 2500));")
+    page.run("await new Promise(r => setTimeout(r, 500));")
     assert (page.state("6"), page.run(kept)) == ("empty", None)
     page.run(switch, queued)
     page.show("6")
     shown(page, "6")
     assert page.run(kept) is not None
     page.run(switch, other)  # the frontend has kept the outputs for it, too
-    page.run("await new Promise(r => setTimeout(r, 2500));")
+    page.run("await new Promise(r => setTimeout(r, 500));")
     assert (page.state("6"), page.run(kept)) == ("empty", None)
 
 

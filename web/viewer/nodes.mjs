@@ -58,7 +58,6 @@ export function attach(node) {
   });
   panel.element.dataset.mode = panel.has3d ? "3d" : "pictures";
   panels.set(node, panel);
-  born.set(node, performance.now());
   const widget = node.addDOMWidget("viewer", "dreamer_xl_viewer", panel.element, {
     serialize: false,
     hideOnZoom: false,
@@ -182,17 +181,28 @@ const late = new Map();
 const lost = [];
 /** Path of a workflow -> results, as JSON, that the frontend gave to it and that are another's. @type {Map<string, Set<string>>} */
 const strays = new Map();
-/** Node -> when it got its viewer. @type {WeakMap<object, number>} */
-const born = new WeakMap();
 /** Id of the prompt that runs. @type {string | undefined} */
 let running;
-/** Milliseconds in which the workflow of nodes that were just made has come to the front. */
-const SETTLED = 1000;
-/** The timer of `showLate`. */
-let settling = 0;
+/** How many graphs are being opened. */
+let loading = 0;
 
 const openPath = () => app.extensionManager?.workflow?.activeWorkflow?.path;
-const isLoading = () => app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.constructor?.isLoadingGraph === true;
+
+/** Know when a graph is being opened: its nodes are there before their workflow is the open one, up to seconds. */
+export function watchLoading() {
+  for (const name of ["loadGraphData", "loadApiJson"]) {
+    const load = app[name];
+    app[name] = async function (...values) {
+      loading += 1;
+      try {
+        return await load.apply(this, values);
+      } finally {
+        loading -= 1;
+        showLate();
+      }
+    };
+  }
+}
 
 /** Remember where prompts are queued from. */
 export function watchQueue() {
@@ -213,9 +223,10 @@ export function startRun(promptId) {
  */
 function isOwn(node) {
   const origin = origins.get(running);
-  if (!origin || origin.nodes.has(node)) return true;
-  // Made since: by undoing, by another tab coming to the front, ... While that goes on, it cannot be told.
-  if (isLoading() || performance.now() - born.get(node) < SETTLED) return false;
+  if (!origin) return true;
+  if (loading) return false; // It cannot be told yet.
+  if (origin.nodes.has(node)) return true;
+  // Made since: by undoing, by another tab coming to the front, ...
   const open = app.extensionManager?.workflow?.openWorkflows ?? [];
   return origin.path === openPath() || !open.some(({ path }) => path === origin.path);
 }
@@ -250,12 +261,8 @@ function isStray(result) {
 }
 
 /** Show what came for this workflow while another was in front, once it is clear which one is now. */
-export function showLate() {
-  clearTimeout(settling);
-  settling = setTimeout(() => (isLoading() ? showLate() : showNoted()), SETTLED);
-}
-
-function showNoted() {
+function showLate() {
+  if (loading) return;
   const front = openPath();
   if (!strays.has(front)) strays.set(front, new Set());
   for (const { path, text } of lost.splice(0)) if (path !== front) strays.get(front).add(text);

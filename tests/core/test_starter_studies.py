@@ -10,19 +10,9 @@ from dreamer_core.errors import InputError
 from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.randomness import step_generator
 from starter import evaluate_3d
-from starter.evaluate_3d import (
-    Variant,
-    evaluations_per_step,
-    name_of,
-    of_ablation,
-    of_methods,
-    prompts_20,
-    rough_cloud,
-    run,
-    table,
-    with_steps,
-)
+from starter.evaluate_3d import name_of, rough_cloud, run, table
 from starter.shapes import KINDS
+from starter.studies import Variant, evaluations_per_step, of_ablation, of_methods, prompts_20, with_steps
 from starter.world import KIND_NAMES, Subject
 
 STARTER = PRESETS["starter"]

@@ -1,0 +1,126 @@
+"""What is compared in text to 3D with the starter checkpoint: variants, prompts, and steps of equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamer_core.cameras import sample_orbit
+from dreamer_core.diffusion.moves import scaled_linear_sigmas
+from dreamer_core.diffusion.predictor import Conditioning
+from dreamer_core.optimize import DensityConfig, OptimizeConfig
+from dreamer_core.optimize.loop import guidance_gradient, sample_timesteps
+from dreamer_core.optimize.randomness import step_generator
+from dreamer_core.prompts import PromptConfig, encode_prompts
+
+from .world import COLOURS, KIND_NAMES, Subject
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table."""
+
+    name: str
+    config: OptimizeConfig
+    prompt: dict[str, Any] = field(default_factory=dict)
+    """Fields of PromptConfig besides the prompt."""
+    cloud: bool = False
+    """Begin with a rough cloud of the object's own shape, as a text-to-shape model gives it, not with a ball."""
+
+
+def prompts_20() -> list[Subject]:
+    """Every kind once and four a second time, colours and patterns in turns; the first is "a red mug"."""
+    kinds = [*KIND_NAMES, "mug", "chair", "car", "duck"]
+    colours = list(COLOURS)
+    # Plain things twice as often as patterned ones.
+    patterns = ("plain", "striped", "plain", "dotted")
+    return [Subject(kind, colours[(5 * i + i // 16) % 8], patterns[i % 4]) for i, kind in enumerate(kinds)]
+
+
+def of_methods(base: OptimizeConfig) -> list[Variant]:
+    """TSM, ISM and SDS, and TSM without clipping."""
+    guidance = base.guidance
+    return [
+        Variant("tsm", base),
+        Variant("ism", replace(base, guidance=replace(guidance, method="ism"))),
+        Variant("sds", replace(base, guidance=replace(guidance, method="sds", cfg=25.0))),
+        Variant("tsm, no clipping", replace(base, clip=replace(base.clip, mode="off"))),
+    ]
+
+
+def of_ablation(base: OptimizeConfig) -> list[Variant]:
+    """What the ablation of docs/ablation.md compares; each differs from the first in one thing."""
+
+    def guided(name: str, **given: Any) -> Variant:
+        return Variant(name, replace(base, guidance=replace(base.guidance, **given)))
+
+    no_words = {"front": "", "side": "", "back": ""}
+    return [
+        Variant("starter preset", base),
+        guided("gamma 0 (ISM)", gamma=0.0),
+        guided("gamma 0.3", gamma=0.3),
+        Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
+        Variant("no view words", base, no_words),
+        Variant("Perp-Neg", base, {"perp_neg": True}),
+        Variant("rough cloud first", base, cloud=True),
+        guided("SDS, guidance 25", method="sds", cfg=25.0),
+        guided("CSD", method="csd"),
+        guided("SDI", method="sdi", t_annealing=(950, 50)),
+        guided("ASD", method="asd"),
+        Variant("SDS-Bridge", guided("", method="sds_bridge", cfg=25.0).config, {"artefacts": "blurry"}),
+    ]
+
+
+def of_clipping(base: OptimizeConfig) -> list[Variant]:
+    """With density control, which the preset leaves off, so that unstable gradients can split Gaussians.
+
+    Four refinements double their number at most, so that it never meets a cap.
+    """
+    growing = DensityConfig(start=10, stop=base.steps, every=30, reset_every=0)
+    base = replace(base, density=growing)
+    return [
+        Variant("clipping", base),
+        Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
+    ]
+
+
+STUDIES = {"methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
+
+
+class _Counted:
+    """A network that costs nothing."""
+
+    def __init__(self) -> None:
+        self.sigmas = scaled_linear_sigmas()
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def evaluations_per_step(variant: Variant, sample: int = 100) -> float:
+    """Mean network evaluations per view and step over the whole schedule: the method run on a network of zeros."""
+
+    class _Words:
+        def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+            return Conditioning(torch.zeros(len(prompts), 1, 1), torch.zeros(len(prompts), 1))
+
+    config, network = variant.config, _Counted()
+    prompts = encode_prompts(_Words(), PromptConfig("x", **variant.prompt))
+    total, z = 0, torch.zeros(1, 4, 1, 1)
+    for i in range(sample):
+        step = i * config.steps // sample
+        progress = step / config.schedule_steps
+        cameras = sample_orbit(config.cameras, 1, 64, step, step_generator(0, i, "cameras"))
+        times = sample_timesteps(config.guidance, step, step_generator(0, i, "timestep"), progress)
+        total += guidance_gradient(network, z, z, times, prompts.at(cameras), config.guidance, progress).samples
+    return total / sample
+
+
+def with_steps(config: OptimizeConfig, steps: int) -> OptimizeConfig:
+    """The same schedules stretched over `steps`."""
+    warmup = round(config.guidance.warmup_steps * steps / config.steps)
+    return replace(config, steps=steps, schedule_steps=steps, guidance=replace(config.guidance, warmup_steps=warmup))

@@ -41,6 +41,8 @@ POLL = 0.5
 """Seconds between two questions to the server."""
 PATIENCE = 30.0
 """Seconds without an answer after which the server counts as gone."""
+STOPPING = 10.0
+"""Seconds in which a run that was stopped should have left the queue."""
 
 
 class Refused(Exception):
@@ -66,27 +68,32 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
         try:
-            return urllib.request.urlopen(request, timeout=30)
+            return urllib.request.urlopen(request, timeout=PATIENCE)
         except urllib.error.HTTPError:
             raise
         except OSError as error:
-            why = getattr(error, "reason", error)
-            message = f"no ComfyUI answers at {self.url} ({why}); start it, or name another with --server HOST:PORT"
-            raise Refused(message) from error
+            raise self._silent(error) from error
+
+    def _silent(self, error: OSError) -> Refused:
+        why = getattr(error, "reason", error)
+        return Refused(f"no ComfyUI answers at {self.url} ({why}); start it, or name another with --server HOST:PORT")
 
     def json(self, path: str, body: dict[str, Any] | None = None) -> Any:
         with self.open(path, body) as reply:
-            text = reply.read()
+            try:
+                text = reply.read()
+            except OSError as error:
+                raise self._silent(error) from error
         return json.loads(text) if text else None
 
     def nodes(self) -> dict[str, Any]:
         """Every node type that the server knows."""
         return self.json("/object_info")
 
-    def queue(self, graph: Graph) -> str:
-        """The id of the queued run. Errors: Refused, with one line per wrong input."""
+    def queue(self, graph: Graph, run: str) -> str:
+        """The id of the queued run: `run`, a UUID, but on an old server. Errors: Refused, a line per wrong input."""
         try:
-            reply = self.json("/prompt", {"prompt": graph, "client_id": self.client})
+            reply = self.json("/prompt", {"prompt": graph, "client_id": self.client, "prompt_id": run})
         except urllib.error.HTTPError as error:
             reply = json.loads(error.read() or b"{}")
             raise Refused(node_errors(graph, reply)) from error
@@ -102,6 +109,18 @@ class Server:
         except urllib.error.HTTPError:  # a ComfyUI without that route
             self.json("/queue", {"delete": [run]})
             self.json("/interrupt", {"prompt_id": run})
+
+    def stop(self, run: str) -> None:
+        """Cancel a run until it has ended: ComfyUI forgets what comes as a run starts. Errors: Failed."""
+        deadline = time.monotonic() + STOPPING
+        try:
+            while True:
+                self.cancel(run)
+                time.sleep(POLL)
+                if self.place(run) is None or time.monotonic() > deadline:
+                    return
+        except (Refused, urllib.error.HTTPError) as error:
+            raise Failed(f"interrupted, but {self.url} does not answer: the run may go on there") from error
 
     def history(self, run: str) -> dict[str, Any] | None:
         """The entry of a finished run."""
@@ -359,7 +378,7 @@ def changed(graph: Graph, options: argparse.Namespace, known: dict[str, Any]) ->
 class Steps:
     """Listens to the server's socket, where `websocket-client` is installed: how far which node is."""
 
-    def __init__(self, server: Server, run: Callable[[], str | None]) -> None:
+    def __init__(self, server: Server, run: Callable[[], str]) -> None:
         self.done, self.total, self.node, self.text = 0, 0, "", ""
         self._run = run
         try:
@@ -399,7 +418,7 @@ class Steps:
 
     def close(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            self._socket.abort()  # `close` waits for the listening thread, and that for the server
 
 
 class Display:
@@ -524,15 +543,14 @@ def execute(server: Server, graph: Graph, folder: Path, *, quiet: bool = False, 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refused(f"{folder}: expected a folder for the files, got: {error.strerror}; choose another") from error
-    run: str | None = None
+    run = str(uuid.uuid4())
     steps = Steps(server, lambda: run)  # listens before the run begins
     display = Display(quiet)
     try:
-        run = server.queue(graph)
+        run = server.queue(graph, run)
         entry = watch(server, graph, run, steps, display)
     except KeyboardInterrupt:
-        if run is not None:
-            server.cancel(run)
+        server.stop(run)
         raise
     finally:
         display.close()

@@ -9,7 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -188,10 +191,10 @@ def test_steps_are_heard_where_the_socket_is_at_hand(client, server):
 
     graph = applied(client, client.read_graph(STARTER), "--steps", "5", "--set", "Initialize.source.count=201")
     node(graph, "DreamerXLOptimize")["inputs"] |= {"views": 1, "resolution": 64}
-    run = None
+    run = str(uuid.uuid4())
     talk = client.Server(server.url)
     steps = Steps(talk, lambda: run)
-    run = talk.queue(graph)
+    assert talk.queue(graph, run) == run
     entry = client.watch(talk, graph, run, steps, client.Display(quiet=True))
     steps.close()
     assert entry["status"]["status_str"] == "success"
@@ -235,3 +238,39 @@ def test_ctrl_c_stops_the_run_on_the_server(server, tmp_path):
     entry = server.wait(running[1])
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the signals that stop and continue a process")
+def test_ctrl_c_says_so_where_the_server_does_not_answer(client, server, tmp_path, monkeypatch):
+    pytest.importorskip("websocket")
+    graph = applied(client, client.read_graph(STARTER), "--steps", "100000", *SMALL)
+    talk, watched, ended = client.Server(server.url), [], []
+
+    def interrupted(server, graph, run, steps, display):
+        watched.append(run)
+        raise KeyboardInterrupt
+
+    def execute():
+        try:
+            client.execute(talk, graph, tmp_path, quiet=True)
+        except BaseException as error:
+            ended.append(error)
+
+    monkeypatch.setattr(client, "watch", interrupted)
+    monkeypatch.setattr(client, "PATIENCE", 2.0)
+    stop = talk.stop
+
+    def stop_frozen(run):
+        freeze.enter_context(server.frozen())
+        stop(run)
+
+    talk.stop = stop_frozen
+    with ExitStack() as freeze:
+        thread = threading.Thread(target=execute, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    (error,) = ended
+    assert isinstance(error, client.Failed)
+    assert "does not answer: the run may go on there" in str(error)
+    server.stop(watched[0])

@@ -134,21 +134,12 @@ def link_pack(comfyui: Path) -> None:
 def command_demo(arguments: argparse.Namespace) -> int:
     """Make a splat from a prompt with the built-in checkpoint; paths are those of the caller's folder."""
     words = arguments.words
-    prompt = [] if words and not words[0].startswith("-") else [DEMO_PROMPT]
-    own = any(word.split("=")[0] in ("--preset", "--checkpoint") for word in words)
-    views = [] if own else ["--set", f"views={DEMO_VIEWS}"]
+    if not any(word.split("=")[0] in ("--preset", "--checkpoint") for word in words):
+        words = ["--set", f"views={DEMO_VIEWS}", *words]
+    if not arguments.words or arguments.words[0].startswith("-"):
+        words = [DEMO_PROMPT, *words]
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
-    return call(
-        core_python(),
-        "-m",
-        "dreamer_core",
-        "generate",
-        *prompt,
-        *views,
-        *words,
-        env={"PYTHONPATH": path},
-        cwd=Path.cwd(),
-    )
+    return call(core_python(), "-m", "dreamer_core", "generate", *words, env={"PYTHONPATH": path}, cwd=Path.cwd())
 
 
 def command_comfyui(arguments: argparse.Namespace) -> int:

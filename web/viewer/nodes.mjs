@@ -68,7 +68,7 @@ export function attach(node) {
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 
   chain(node, "onExecuted", (_, output) => {
-    if (isOwn(node)) showOutput(node, output);
+    if (isOwn()) showOutput(node, output);
   });
   chain(node, "onConfigure", () => restore(node));
   chain(node, "onRemoved", () => panel.release());
@@ -160,9 +160,8 @@ function byExecutionId(id) {
  * @param {SnapshotMessage} message
  */
 export function announce(message) {
-  const here = !message.workflow || message.workflow === app.rootGraph?.id;
-  const node = here ? byExecutionId(message.node) : undefined;
-  const panel = node && isOwn(node) ? panels.get(node) : undefined;
+  const here = (!message.workflow || message.workflow === app.rootGraph?.id) && isOwn();
+  const panel = here ? panels.get(byExecutionId(message.node)) : undefined;
   if (panel) panel.announce(message);
   else freeSnapshot(message.id);
 }
@@ -170,10 +169,7 @@ export function announce(message) {
 // The frontend hands every result to the open workflow, also when the run was queued from another one whose nodes have
 // the same ids, as those of two tabs with one template do.
 
-/**
- * Prompt id -> where it was queued from: the nodes that had viewers then, and the path of the workflow (graphs' ids are
- * not unique). @type {Map<string, {nodes: WeakSet<object>, path: string | undefined}>}
- */
+/** Prompt id -> path of the workflow that it was queued from: graphs' ids are not unique. @type {Map<string, string>} */
 const origins = new Map();
 /** Path of a workflow -> execution id -> a result that came for it and is not shown yet. @type {Map<string, Map<string, ResultEntry[]>>} */
 const late = new Map();
@@ -207,8 +203,8 @@ export function watchLoading() {
 /** Remember where prompts are queued from. */
 export function watchQueue() {
   chain(api, "queuePrompt", async (reply) => {
-    const origin = { nodes: new WeakSet(panels.keys()), path: openPath() };
-    origins.set((await reply)?.prompt_id, origin);
+    const path = openPath();
+    if (path) origins.set((await reply)?.prompt_id, path);
   });
 }
 
@@ -218,17 +214,15 @@ export function startRun(promptId) {
 }
 
 /**
- * Whether the running prompt was queued from the node's workflow: not from another one that is open, too.
- * @param {object} node
+ * Whether the running prompt was queued from the open workflow: not from another one that is open, too. False while one
+ * is being opened, for then it cannot be told.
  */
-function isOwn(node) {
+function isOwn() {
   const origin = origins.get(running);
-  if (!origin) return true;
-  if (loading) return false; // It cannot be told yet.
-  if (origin.nodes.has(node)) return true;
-  // Made since: by undoing, by another tab coming to the front, ...
+  if (origin === undefined) return true;
+  if (loading) return false;
   const open = app.extensionManager?.workflow?.openWorkflows ?? [];
-  return origin.path === openPath() || !open.some(({ path }) => path === origin.path);
+  return origin === openPath() || !open.some(({ path }) => path === origin);
 }
 
 /**
@@ -236,13 +230,12 @@ function isOwn(node) {
  * @param {{prompt_id: string, node: string, display_node?: string, output: Record<string, unknown>}} message
  */
 export function noteResult({ prompt_id, node, display_node, output }) {
-  const path = origins.get(prompt_id)?.path;
+  const path = origins.get(prompt_id);
   const result = output?.[OUTPUT];
   if (path === undefined || !isResult(result)) return;
   const id = String(display_node ?? node);
   const text = JSON.stringify(result);
-  const here = byExecutionId(id);
-  if (here && isOwn(here)) {
+  if (isOwn() && byExecutionId(id)) {
     strays.get(path)?.delete(text);
     return;
   }

@@ -22,7 +22,7 @@ def measure(
 ) -> dict[str, Any]:
     """Median seconds of a render with depth, and of its backward pass."""
     scene = initial_shape("sphere", count, torch.Generator().manual_seed(0)).to(device)
-    state = OptimizationState.create(scene, PRESETS["official"].learning_rates)
+    state = OptimizationState.create(scene, PRESETS["official"].config.learning_rates)
     cameras = turntable(views, resolution).to(device)
     forward, backward = [], []
     for i in range(repeats + 1):

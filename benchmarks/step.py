@@ -26,15 +26,16 @@ from torch import Tensor
 from benchmarks import full_size
 from benchmarks.report import finish, single_threaded_processor_time, wait
 from dreamer_core.cli.generate import STARTER
-from dreamer_core.diffusion.moves import euler_step
+from dreamer_core.diffusion.moves import FIRST_TIMESTEP, euler_step
 from dreamer_core.diffusion.predictor import Conditioning, NoisePredictor
 from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free
+from dreamer_core.guidance.tsm import TSM
 from dreamer_core.initializers import initial_shape
-from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, loop, optimize
-from dreamer_core.optimize.config import GuidanceConfig
-from dreamer_core.optimize.loop import PHASES
+from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
 from dreamer_core.optimize.memory import free_bytes, plan_memory
+from dreamer_core.optimize.report import PHASES, Stopwatch
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
+from dreamer_core.settings import nested
 
 VARIANTS = ("ours", "ours, low memory", "official-like")
 
@@ -62,39 +63,35 @@ class Counted:
         return out
 
 
-def official_like(
-    predictor: NoisePredictor,
-    z: Tensor,
-    noise: Tensor,
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    config: GuidanceConfig,
-    progress: float,
-) -> GuidanceResult:
-    """TSM's gradient with the released code's order and number of evaluations (method.md, section 4)."""
-    sigmas = [float(v) for v in predictor.sigmas]
-    mu = steps.s + round(config.gamma * (steps.t - steps.s))
-    calls = 0
+class OfficialLike(TSM):
+    """TSM's gradient with the released code's order and number of evaluations (docs/method.md)."""
 
-    def eps(x: Tensor, at: int, c: Conditioning) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return predictor.eps(x, x.new_full((len(x),), sigmas[at]), c)
+    def __call__(
+        self, predictor: NoisePredictor, z: Tensor, noise: Tensor, steps: Timesteps, cond: GuidanceConditioning
+    ) -> GuidanceResult:
+        sigmas = [float(v) for v in predictor.sigmas]
+        mu = steps.s + round(self.gamma * (steps.t - steps.s))
+        calls = 0
 
-    x, now = z + sigmas[0] * noise, 0
-    if steps.s == 0:
-        eps(x, 0, cond.inversion)  # made and thrown away
-    while now < steps.s:
-        after = min(now + config.stride, steps.s)
-        x = euler_step(x, eps(x, now, cond.inversion), sigmas[now], sigmas[after])
-        now = after
-    x_mu = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[mu])
-    x_t = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[steps.t])  # again
-    both = Conditioning.cat([cond.positive, cond.negative])
-    positive, negative = eps(torch.cat([x_t, x_t]), steps.t, both).chunk(2)
-    target = eps(x_mu, mu, cond.inversion)
-    gradient = sigmas[steps.t] * (classifier_free(positive, negative, config.cfg) - target)
-    return GuidanceResult(gradient, calls=calls, samples=calls + 1)
+        def eps(x: Tensor, at: int, c: Conditioning) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return predictor.eps(x, x.new_full((len(x),), sigmas[at]), c)
+
+        x, now = z + sigmas[FIRST_TIMESTEP] * noise, FIRST_TIMESTEP
+        if steps.s == now:
+            eps(x, now, cond.inversion)  # made and thrown away
+        while now < steps.s:
+            after = min(now + steps.stride, steps.s)
+            x = euler_step(x, eps(x, now, cond.inversion), sigmas[now], sigmas[after])
+            now = after
+        x_mu = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[mu])
+        x_t = euler_step(x, eps(x, steps.s, cond.inversion), sigmas[steps.s], sigmas[steps.t])  # again
+        both = Conditioning.cat([cond.positive, cond.negative])
+        positive, negative = eps(torch.cat([x_t, x_t]), steps.t, both).chunk(2)
+        target = eps(x_mu, mu, cond.inversion)
+        gradient = sigmas[steps.t] * (classifier_free(positive, negative, self.cfg) - target)
+        return GuidanceResult(gradient, calls=calls, samples=calls + 1)
 
 
 def full_size_sdxl(device: torch.device) -> tuple[Any, ViewPrompts]:
@@ -146,7 +143,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     make = full_size_sdxl(device) if args.full_size else small_sdxl(args.model, device)
     teacher, prompts = make
     config: OptimizeConfig = replace(
-        PRESETS["official" if args.full_size else "starter"],
+        PRESETS["official" if args.full_size else "starter"].config,
         steps=args.steps + args.warmup,
         views=args.views,
         resolution=args.resolution,
@@ -169,12 +166,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     reports, network = [], []
-    wasteful = mock.patch("dreamer_core.optimize.loop.guidance_gradient", official_like)
     if args.variant == "official-like":
-        wasteful.start()
+        method = OfficialLike(**nested(config.guidance.method))
+        config = replace(config, guidance=replace(config.guidance, method=method))
     if device.type == "cuda":  # else a phase would hold what the one before has left running
-        lap = loop._Stopwatch.lap
-        mock.patch.object(loop._Stopwatch, "lap", lambda watch, phase: (wait(device), lap(watch, phase))[1]).start()
+        lap = Stopwatch.lap
+        mock.patch.object(Stopwatch, "lap", lambda watch, phase: (wait(device), lap(watch, phase))[1]).start()
     for report in optimize(state, counted, prompts, config, args.renderer):
         wait(device)
         if report.step >= args.warmup:

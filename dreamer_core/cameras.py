@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
+from .settings import Knob, Settings
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class Cameras:
 
     def __getitem__(self, index: int) -> Camera:
         return Camera(self.viewmats[index], self.Ks[index], self.width, self.height)
+
+    def at(self, views: Sequence[int]) -> Cameras:
+        """Some of them."""
+        chosen = list(views)
+        return replace(
+            self,
+            viewmats=self.viewmats[chosen],
+            Ks=self.Ks[chosen],
+            azimuth=self.azimuth[chosen],
+            elevation=self.elevation[chosen],
+            fov=self.fov[chosen],
+        )
 
     def to(self, device: torch.device | str) -> Cameras:
         return Cameras(
@@ -131,89 +144,169 @@ def turntable(
     return orbit_cameras(azimuth, elevation, radius, fov, resolution)
 
 
+Pair = tuple[float, float]
+_UNITS = "in world units; an object fits a ball of radius 1"
+
+
 @dataclass(frozen=True)
-class OrbitConfig:
+class OrbitConfig(Settings):
     """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
 
-    The ranges progress every `progress_every` steps: the radius by a factor down to `radius_floor`, the low end of the
-    field of view by a factor down to `fov_floor`, the azimuth by a factor up to `azimuth_limit`.
+    The ranges progress every `progress_every` steps: the radius by a factor down to `final_radius`, the low end of the
+    field of view by a factor down to `final_fov_min`, the azimuth by a factor up to `final_azimuth`.
     """
 
-    radius: tuple[float, float] = (5.2, 5.5)
-    """World units, uniform."""
-    radius_factor: float = 0.95
-    radius_floor: tuple[float, float] = (3.5, 5.0)
-    fov: tuple[float, float] = (0.32, 0.60)
-    """Radians over the image height, uniform."""
-    fov_factor: float = 0.75
-    fov_floor: float = 0.16
-    fov_pool: int = 0
-    """Consecutive steps whose views share one field of view; 0 draws one for every view."""
-    progress_every: int = 500
-    """Steps between two progressions; 0 keeps the ranges."""
-    elevation: tuple[float, float] = (-15.0, 45.0)
-    """Degrees; the published polar range [45, 105] is elevation [-15, 45]."""
-    azimuth: tuple[float, float] = (-180.0, 180.0)
-    """Degrees."""
-    azimuth_factor: float = 1.0
-    """Factor of both ends of `azimuth` at every progress; above 1 more of the sides is seen as a shape grows."""
-    azimuth_limit: tuple[float, float] = (-180.0, 180.0)
-    """Where that growth ends."""
-    concentration: float = 1.0
-    """Exponent g of `mid + sign * U^g * half`: above 1 more views from the middle of both angle ranges."""
-    center_jitter: float = 0.025
-    """Uniform +- jitter of the camera's position."""
-    target_jitter: float = 0.05
-    """Standard deviation of the point looked at."""
-    up_jitter: float = 0.01
-    """Standard deviation of the up vector."""
+    group: ClassVar[str] = "cameras"
 
-    def __post_init__(self) -> None:
-        for name in ("radius", "radius_floor", "fov", "elevation", "azimuth", "azimuth_limit"):
-            low, high = getattr(self, name)
-            if not low <= high:
-                raise InputError(f"cameras.{name}", "low <= high", (low, high))
-        if self.radius[0] <= 0 or self.radius_floor[0] <= 0:
-            raise InputError("cameras.radius", "positive distances", self.radius)
-        if not self.fov[0] > 0 or not self.fov[1] < math.pi:
-            raise InputError("cameras.fov", "radians between 0 and pi", self.fov)
-        if not (self.elevation[0] >= -90 and self.elevation[1] <= 90):
-            raise InputError("cameras.elevation", "degrees within [-90, 90]", self.elevation)
-        if self.concentration <= 0:
-            raise InputError("cameras.concentration", "a number above 0", self.concentration)
-        if not self.azimuth_factor >= 1:
-            raise InputError("cameras.azimuth_factor", "a factor of at least 1", self.azimuth_factor)
-        for name in ("center_jitter", "target_jitter", "up_jitter"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"cameras.{name}", "a finite number of 0 or more", getattr(self, name))
-        if self.fov_pool < 0:
-            raise InputError("cameras.fov_pool", "0 or more steps", self.fov_pool)
+    radius: Annotated[
+        Pair,
+        Knob(
+            f"Nearest camera, {_UNITS}. Published: 5.2.",
+            0.1,
+            100.0,
+            0.1,
+            second_tip=f"Farthest camera, {_UNITS}. Published: 5.5.",
+        ),
+    ] = (5.2, 5.5)
+    fov: Annotated[
+        Pair,
+        Knob(
+            "Narrowest view in degrees over the height. 10 to 35.",
+            1.0,
+            150.0,
+            0.1,
+            second_tip="Widest view in degrees over the height. 20 to 45.",
+        ),
+    ] = (math.degrees(0.32), math.degrees(0.60))
+    """Published in radians."""
+    elevation: Annotated[
+        Pair,
+        Knob(
+            "Lowest camera in degrees; 0 is level.",
+            -90.0,
+            90.0,
+            1.0,
+            second_tip="Highest camera in degrees; 90 is overhead.",
+        ),
+    ] = (-15.0, 45.0)
+    """The published polar range [45, 105] is elevation [-15, 45]."""
+    azimuth: Annotated[
+        Pair,
+        Knob(
+            "Degrees; 0 is the front, 90 is +X.",
+            -180.0,
+            180.0,
+            1.0,
+            advanced=True,
+            second_tip="Degrees; -180 to 180 is all around.",
+        ),
+    ] = (-180.0, 180.0)
+    concentration: Annotated[
+        float, Knob("Above 1: more views from the middle of both angle ranges. 1 to 1.8.", 0.1, 5.0, 0.1, advanced=True)
+    ] = 1.0
+    """Exponent g of `mid + sign * U^g * half`."""
+    progress_every: Annotated[
+        int,
+        Knob("Steps after which the cameras come nearer and the view narrows. 0: never.", 0, 100_000, 1, advanced=True),
+    ] = 500
+    radius_factor: Annotated[
+        float, Knob("Factor of the radii at every progress. 0.9 to 1; 1: none.", 0.1, 1.0, 0.01, advanced=True)
+    ] = 0.95
+    final_radius: Annotated[
+        Pair,
+        Knob(
+            f"radius_min ends here, {_UNITS}.",
+            0.1,
+            100.0,
+            0.1,
+            advanced=True,
+            second_tip=f"radius_max ends here, {_UNITS}.",
+        ),
+    ] = (3.5, 5.0)
+    fov_factor: Annotated[
+        float, Knob("Factor of fov_min at every progress. 0.7 to 1; 1: none.", 0.1, 1.0, 0.01, advanced=True)
+    ] = 0.75
+    final_fov_min: Annotated[float, Knob("fov_min ends here, in degrees. 5 to 20.", 1.0, 150.0, 0.1, advanced=True)] = (
+        math.degrees(0.16)
+    )
+    center_jitter: Annotated[
+        float, Knob("Largest shift of a camera, in world units. 0 to 0.1.", 0.0, 1.0, 0.005, advanced=True)
+    ] = 0.025
+    target_jitter: Annotated[
+        float, Knob("Spread of the point looked at, in world units. 0 to 0.1.", 0.0, 1.0, 0.005, advanced=True)
+    ] = 0.05
+    up_jitter: Annotated[
+        float, Knob("Spread of the up direction (unitless). 0 to 0.05.", 0.0, 1.0, 0.005, advanced=True)
+    ] = 0.01
+    azimuth_factor: Annotated[
+        float,
+        Knob(
+            "Factor of the azimuths at every progress; more is seen as a shape grows. 1: none.",
+            1.0,
+            10.0,
+            0.1,
+            advanced=True,
+        ),
+    ] = 1.0
+    fov_pool: Annotated[
+        int,
+        Knob(
+            "So many steps in a row share one field of view. 0: fov_pool_views counts.",
+            0,
+            100_000,
+            1,
+            label="steps per field of view",
+            advanced=True,
+        ),
+    ] = 0
+    fov_pool_views: Annotated[
+        int,
+        Knob(
+            "So many views in a row share one field of view. 0: every view draws its own. Published: 10.",
+            0,
+            100_000,
+            1,
+            label="views per field of view",
+            advanced=True,
+        ),
+    ] = 10
+    final_azimuth: Annotated[
+        Pair,
+        Knob(
+            "Degrees; azimuth_min ends here.",
+            -180.0,
+            180.0,
+            1.0,
+            advanced=True,
+            second_tip="Degrees; azimuth_max ends here.",
+        ),
+    ] = (-180.0, 180.0)
 
     def _progress(self, step: int) -> int:
         return step // self.progress_every if self.progress_every > 0 else 0
 
-    def ranges(self, step: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The radius and field-of-view ranges in force at `step`."""
+    def ranges(self, step: int) -> tuple[Pair, Pair]:
+        """The radius and field-of-view (degrees) ranges in force at `step`."""
         k = self._progress(step)
         shrink = self.radius_factor**k
-        low = max(self.radius[0] * shrink, min(self.radius_floor[0], self.radius[0]))
-        high = max(self.radius[1] * shrink, min(self.radius_floor[1], self.radius[1]))
-        fov_low = max(self.fov[0] * self.fov_factor**k, min(self.fov_floor, self.fov[0]))
+        low = max(self.radius[0] * shrink, min(self.final_radius[0], self.radius[0]))
+        high = max(self.radius[1] * shrink, min(self.final_radius[1], self.radius[1]))
+        fov_low = max(self.fov[0] * self.fov_factor**k, min(self.final_fov_min, self.fov[0]))
         return (low, high), (fov_low, self.fov[1])
 
-    def azimuth_range(self, step: int) -> tuple[float, float]:
+    def azimuth_range(self, step: int) -> Pair:
         """The azimuth range in force at `step`."""
         grow = self.azimuth_factor ** min(self._progress(step), 100)
-        (low, high), (lowest, highest) = self.azimuth, self.azimuth_limit
+        (low, high), (lowest, highest) = self.azimuth, self.final_azimuth
         return min(max(low * grow, lowest), low), max(min(high * grow, highest), high)
 
 
 CAMERA_PRESETS: dict[str, dict[str, Any]] = {
     "object": {"elevation": (-15.0, 45.0), "azimuth": (-180.0, 180.0), "azimuth_factor": 1.0},
-    "head": {"elevation": (0.0, 30.0), "azimuth": (-80.0, 80.0), "azimuth_factor": 1.5},
+    "head": {"elevation": (0.0, 45.0), "azimuth": (-80.0, 80.0), "azimuth_factor": 1.5, "concentration": 1.5},
     "full": {"elevation": (-60.0, 80.0), "azimuth": (-180.0, 180.0), "azimuth_factor": 1.0},
 }
-"""Angles by what is made. `object` and `head` have published elevations; a head's azimuth grows to a full turn
+"""Angles by what is made. `object` and `head` are published configurations; a head's azimuth grows to a full turn
 (80, 120, 180). `full` also looks from below and above, for things without a side that stands on the ground."""
 
 
@@ -234,18 +327,27 @@ def with_angles(config: OrbitConfig, preset: str, schedule_steps: int = 0) -> Or
     return replace(changed, progress_every=schedule_steps // PROGRESSES, radius_factor=1.0, fov_factor=1.0)
 
 
+def pooled_fov(config: OrbitConfig, views: int, step: int, draw: Callable[[int], float]) -> Tensor | None:
+    """Where the views of a step lie in the range of fields of view, [views] in [0, 1]; None where each draws its own.
+
+    `draw(pool)` gives the place of a pool, the same whenever it is asked.
+    """
+    if config.fov_pool > 0:
+        return torch.full((views,), draw(step // config.fov_pool))
+    if config.fov_pool_views > 0:
+        return torch.tensor([draw((step * views + view) // config.fov_pool_views) for view in range(views)])
+    return None
+
+
 def sample_orbit(
     config: OrbitConfig,
     views: int,
     resolution: int,
     step: int,
     generator: torch.Generator,
-    pool_generator: torch.Generator | None = None,
+    fov_places: Tensor | None = None,  # [views] in [0, 1], from `pooled_fov`
 ) -> Cameras:
-    """Random training cameras (C dataset_readers.py:241 restated); the generators are CPU generators.
-
-    With `pool_generator` all views have the one field of view that it draws; give every step of a pool an equal one.
-    """
+    """Random training cameras (C dataset_readers.py:241 restated); the generator is a CPU generator."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(views, generator=generator)
@@ -255,12 +357,12 @@ def sample_orbit(
         amount = torch.rand(views, generator=generator) ** config.concentration
         return (low + high) / 2 + sign * amount * (high - low) / 2
 
-    radius_range, fov_range = config.ranges(step)
+    radius_range, fov_degrees = config.ranges(step)
+    narrow, wide = (math.radians(end) for end in fov_degrees)
     radius = uniform(*radius_range)
-    fov = uniform(*fov_range)
-    if pool_generator is not None:
-        drawn = torch.rand((), generator=pool_generator)
-        fov = (fov_range[0] + (fov_range[1] - fov_range[0]) * drawn).expand(views).contiguous()
+    fov = uniform(narrow, wide)
+    if fov_places is not None:
+        fov = narrow + (wide - narrow) * fov_places
     azimuth = concentrated(*config.azimuth_range(step))
     elevation = concentrated(*config.elevation)
     eye = orbit_position(azimuth, elevation, radius)

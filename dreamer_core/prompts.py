@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from .cameras import Cameras
 from .diffusion.predictor import Conditioning, TextEncoder
 from .errors import InputError
 from .guidance.base import GuidanceConditioning, WeightedNegative
+from .settings import Knob, Settings
 
 
 class PromptProcessor(Protocol):
@@ -24,47 +24,102 @@ class PromptProcessor(Protocol):
 
 
 @dataclass(frozen=True)
-class PerpNeg:
-    """Strength of the negatives by direction (Dreamer XL's options)."""
-
-    weight: float = -2.0
-    """Of a direction that is out of sight; 0 or below."""
-    front_decay: float = 2.0
-    """How fast the front's weight falls as it comes into view: exp(-front_decay * its share of the prompt)."""
-    side_decay: float = 10.0
-    """The same of the side, with the share of the other direction."""
-
-    def __post_init__(self) -> None:
-        if not -math.inf < self.weight <= 0:
-            raise InputError("perp_neg_weights.weight", "a finite number of 0 or below", self.weight, "try -2")
-        for name in ("front_decay", "side_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"perp_neg_weights.{name}", "a finite number of 0 or more", getattr(self, name))
-
-
-@dataclass(frozen=True)
-class PromptConfig:
+class PromptConfig(Settings):
     """What the user writes. View words are appended as "{prompt}, {words}"; empty words mean the bare prompt."""
 
-    prompt: str
-    negative: str = ""
+    group: ClassVar[str] = "prompt"
+
+    prompt: Annotated[
+        str,
+        Knob(
+            "One object in plain words, without a place or a camera: 'a red mug'. Weights such as (red:1.2) and "
+            "embeddings work."
+        ),
+    ] = "an object"
+    negative: Annotated[
+        str,
+        Knob("What to steer away from, e.g. 'blurry, low quality'.", flag=True),
+    ] = ""
     """The unconditional side of classifier-free guidance."""
-    front: str = "front view"
-    side: str = "side view"
-    back: str = "back view"
-    overhead: str = ""
-    """Blended in between elevations `overhead_from` and `overhead_to`; empty switches it off (published)."""
-    overhead_from: float = 45.0
-    overhead_to: float = 75.0
-    inversion: str = ""
-    """Prompt of the DDIM paths: empty, but encoded, in the published configuration."""
-    perp_neg: bool = False
-    """Also steer away from the other directions, perpendicular to the prompt (Perp-Neg, 2304.04968)."""
-    perp_neg_weights: PerpNeg = field(default_factory=PerpNeg)
-    artefacts: str = ""
-    """Words for artefacts, appended to the prompt as the source of SDS-Bridge."""
+    front: Annotated[
+        str, Knob("Added for cameras in front (azimuth 0 degrees). Empty adds nothing.", advanced=True)
+    ] = "front view"
+    side: Annotated[str, Knob("Added for cameras at the sides (azimuth 90 and -90 degrees).", advanced=True)] = (
+        "side view"
+    )
+    back: Annotated[str, Knob("Added for cameras behind (azimuth 180 degrees).", advanced=True)] = "back view"
+    overhead: Annotated[
+        str, Knob("Added for cameras above, e.g. 'overhead view'. Empty switches it off (published).", advanced=True)
+    ] = ""
+    inversion: Annotated[
+        str, Knob("Prompt of the DDIM paths. Empty, as published, is right nearly always.", advanced=True)
+    ] = ""
+    overhead_from: Annotated[
+        float,
+        Knob(
+            "Elevation in degrees where the overhead prompt begins to blend in. Good values: 30 to 60.",
+            -90.0,
+            90.0,
+            1.0,
+            advanced=True,
+        ),
+    ] = 45.0
+    overhead_to: Annotated[
+        float,
+        Knob(
+            "Elevation in degrees from which only the overhead prompt counts. Good values: 60 to 90.",
+            -90.0,
+            90.0,
+            1.0,
+            advanced=True,
+        ),
+    ] = 75.0
+    perp_neg: Annotated[
+        bool,
+        Knob(
+            "Also steer away from the other directions (Perp-Neg, 2304.04968), against several faces. Up to two more "
+            "network evaluations per view.",
+            label="avoid other sides",
+            advanced=True,
+            flag=True,
+        ),
+    ] = False
+    perp_neg_weight: Annotated[
+        float,
+        Knob("How strongly other sides are avoided. Published: -2. -4 to -0.5.", -20.0, 0.0, 0.1, advanced=True),
+    ] = -2.0
+    perp_neg_front_decay: Annotated[
+        float,
+        Knob(
+            "Of the front (unitless). Larger: avoided less as it comes into view. Published: 2. 1 to 5.",
+            0.0,
+            100.0,
+            0.1,
+            advanced=True,
+        ),
+    ] = 2.0
+    """The front's weight falls as exp(-front_decay * its share of the prompt)."""
+    perp_neg_side_decay: Annotated[
+        float,
+        Knob(
+            "Of the sides (unitless). Larger: avoided less as they come into view. Published: 10. 5 to 20.",
+            0.0,
+            100.0,
+            0.1,
+            advanced=True,
+        ),
+    ] = 10.0
+    """The same of the side, with the share of the other direction."""
+    artefacts: Annotated[
+        str,
+        Knob(
+            "For the method sds_bridge: what to get away from, e.g. 'oversaturated, blurry'.", advanced=True, flag=True
+        ),
+    ] = ""
+    """Appended to the prompt as the source of SDS-Bridge."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.prompt.strip():
             raise InputError("prompt", "a description of the object", "an empty text", 'e.g. "a red mug"')
         if not self.overhead_from < self.overhead_to:
@@ -85,10 +140,9 @@ class ViewPrompts:
     overhead: Conditioning | None
     negative: Conditioning
     inversion: Conditioning
-    overhead_from: float = 45.0
-    overhead_to: float = 75.0
-    perp_neg: PerpNeg | None = None
     artefact: Conditioning | None = None
+    blending: PromptConfig = field(default_factory=PromptConfig)
+    """Of which the numbers count here: where the overhead prompt blends in, and Perp-Neg."""
 
     def at(self, cameras: Cameras) -> GuidanceConditioning:
         """Azimuth 0 is front, +-90 side, 180 back, with both embeddings interpolated in between."""
@@ -96,7 +150,8 @@ class ViewPrompts:
         weights = view_weights(cameras.azimuth)
         if self.overhead is not None:
             views.append(self.overhead)
-            share = (cameras.elevation - self.overhead_from) / (self.overhead_to - self.overhead_from)
+            begin, end = self.blending.overhead_from, self.blending.overhead_to
+            share = (cameras.elevation - begin) / (end - begin)
             over = share.clamp(0.0, 1.0)[:, None]
             weights = torch.cat([weights * (1.0 - over), over], dim=1)
         stacked = Conditioning.cat(views)
@@ -114,9 +169,9 @@ class ViewPrompts:
         )
 
     def _perpendicular(self, azimuth: Tensor) -> tuple[WeightedNegative, ...]:
-        if self.perp_neg is None:
+        if not self.blending.perp_neg:
             return ()
-        weights = perp_neg_weights(azimuth, self.perp_neg).unbind(dim=1)
+        weights = perp_neg_weights(azimuth, self.blending).unbind(dim=1)
         prompts = (self.front, self.side)
         return tuple(
             WeightedNegative(prompt.expand(len(azimuth)), weight)
@@ -132,7 +187,7 @@ def view_weights(azimuth: Tensor) -> Tensor:
     return torch.stack([front, 1.0 - front - back, back], dim=1)
 
 
-def perp_neg_weights(azimuth: Tensor, config: PerpNeg) -> Tensor:
+def perp_neg_weights(azimuth: Tensor, config: PromptConfig) -> Tensor:
     """Weights [C, 2] of the front and the side prompt as negatives, for azimuths [C] in degrees (2304.04968, sec. 5).
 
     Within 90 degrees of the front both fade with their share of the positive prompt, and vanish where it is near them;
@@ -140,11 +195,12 @@ def perp_neg_weights(azimuth: Tensor, config: PerpNeg) -> Tensor:
     """
     turn = azimuth.abs() / 90.0
     near, far = (1.0 - turn).clamp(0.0, 1.0), (2.0 - turn).clamp(0.0, 1.0)  # share of the front; of the side
-    front = torch.where(near > 0.8, 0.0, config.weight * torch.exp(-config.front_decay * near))
-    side = torch.where(near < 0.2, 0.0, config.weight * torch.exp(-config.side_decay * (1.0 - near)))
-    side_behind = torch.where(far > 0.8, 0.0, config.weight / 2 * torch.exp(-config.side_decay * far))
+    weight, front_decay, side_decay = config.perp_neg_weight, config.perp_neg_front_decay, config.perp_neg_side_decay
+    front = torch.where(near > 0.8, 0.0, weight * torch.exp(-front_decay * near))
+    side = torch.where(near < 0.2, 0.0, weight * torch.exp(-side_decay * (1.0 - near)))
+    side_behind = torch.where(far > 0.8, 0.0, weight / 2 * torch.exp(-side_decay * far))
     behind = turn >= 1.0
-    return torch.stack([torch.where(behind, config.weight, front), torch.where(behind, side_behind, side)], dim=1)
+    return torch.stack([torch.where(behind, weight, front), torch.where(behind, side_behind, side)], dim=1)
 
 
 def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
@@ -159,10 +215,8 @@ def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
         side=rows[1],
         back=rows[2],
         overhead=rows[5] if config.overhead else None,
-        perp_neg=config.perp_neg_weights if config.perp_neg else None,
-        artefact=rows[-1] if config.artefacts else None,
         negative=rows[3],
         inversion=rows[4],
-        overhead_from=config.overhead_from,
-        overhead_to=config.overhead_to,
+        artefact=rows[-1] if config.artefacts else None,
+        blending=config,
     )

@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.jobs > 1:  # for the processes that will be started
         os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    base = PRESETS["starter"]
+    base = PRESETS["starter"].config
     if options.steps is not None:
         base = with_steps(base, options.steps)
     variants = STUDIES[options.study](base)

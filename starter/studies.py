@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import sample_orbit
-from dreamer_core.diffusion.moves import scaled_linear_sigmas
+from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
 from dreamer_core.diffusion.predictor import Conditioning
+from dreamer_core.guidance import sample_timesteps
 from dreamer_core.optimize import DensityConfig, OptimizeConfig
-from dreamer_core.optimize.loop import guidance_gradient, sample_timesteps
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
+from dreamer_core.settings import changed
 
 from .world import COLOURS, KIND_NAMES, Subject
 
@@ -43,11 +44,10 @@ def prompts_20() -> list[Subject]:
 
 def of_methods(base: OptimizeConfig) -> list[Variant]:
     """TSM, ISM and SDS, and TSM without clipping."""
-    guidance = base.guidance
     return [
         Variant("tsm", base),
-        Variant("ism", replace(base, guidance=replace(guidance, method="ism"))),
-        Variant("sds", replace(base, guidance=replace(guidance, method="sds", cfg=25.0))),
+        Variant("ism", changed(base, {"guidance.method": "ism"})),
+        Variant("sds", changed(base, {"guidance.method": "sds", "guidance.cfg": 25.0})),
         Variant("tsm, no clipping", replace(base, clip=replace(base.clip, mode="off"))),
     ]
 
@@ -56,7 +56,7 @@ def of_ablation(base: OptimizeConfig) -> list[Variant]:
     """What the ablation of docs/ablation.md compares; each differs from the first in one thing."""
 
     def guided(name: str, **given: Any) -> Variant:
-        return Variant(name, replace(base, guidance=replace(base.guidance, **given)))
+        return Variant(name, changed(base, {f"guidance.{setting}": value for setting, value in given.items()}))
 
     no_words = {"front": "", "side": "", "back": ""}
     return [
@@ -69,7 +69,7 @@ def of_ablation(base: OptimizeConfig) -> list[Variant]:
         Variant("rough cloud first", base, cloud=True),
         guided("SDS, guidance 25", method="sds", cfg=25.0),
         guided("CSD", method="csd"),
-        guided("SDI", method="sdi", t_annealing=(950, 50)),
+        guided("SDI", method="sdi", t_first=950, t_last=50),
         guided("ASD", method="asd"),
         Variant("SDS-Bridge", guided("", method="sds_bridge", cfg=25.0).config, {"artefacts": "blurry"}),
     ]
@@ -113,10 +113,9 @@ def evaluations_per_step(variant: Variant, sample: int = 100) -> float:
     total, z = 0, torch.zeros(1, 4, 1, 1)
     for i in range(sample):
         step = i * config.steps // sample
-        progress = step / config.schedule_steps
         cameras = sample_orbit(config.cameras, 1, 64, step, step_generator(0, i, "cameras"))
-        times = sample_timesteps(config.guidance, step, step_generator(0, i, "timestep"), progress)
-        total += guidance_gradient(network, z, z, times, prompts.at(cameras), config.guidance, progress).samples
+        times = sample_timesteps(config.guidance, step, step_generator(0, i, "timestep"), config.progress(step))
+        total += config.guidance.method(network, z, z, times, prompts.at(cameras)).samples
     return total / sample
 
 

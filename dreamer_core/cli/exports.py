@@ -14,7 +14,8 @@ from ..formats import save_gaussians
 from ..formats.gsply_backend import import_gsply
 from ..gaussians import Gaussians
 from ..media import write_film
-from .run_folder import EXPORTS, SPLATS, decisive
+from ..optimize.identity import plain
+from .run_folder import EXPORTS, SPLATS
 
 ANIMATION_VIEWS, ANIMATION_SIZE = 48, 384
 """Frames and pixels per side of an animated picture, which weighs more than a film does."""
@@ -35,7 +36,7 @@ def parse_exports(texts: Sequence[str]) -> tuple[str, ...]:
 
 def recorded(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     """What goes into the files of a run: prompt, seed, steps made, settings, names of the models, version."""
-    config = decisive(settings)["config"]
+    config = plain(settings["config"].recipe)
     prompt, options = settings["prompt"], settings["options"]
     return {
         "generator": "Dreamer XL",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import platform
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from ..formats import WRITABLE
 from ..media import FILMS
 from ..optimize import StepReport
 from ..optimize.checkpoint import read_metadata
+from ..optimize.identity import Identity, plain
+from ..optimize.regularizers import TERMS
 
 COLUMNS = (
     "step", "t", "s", "gradient_norm", "image_gradient_norm", "clipped", "gaussians", "depth", "nonfinite",
-    "network_calls", "network_evaluations", "seconds", "tv_rgb", "tv_disparity", "scale", "opacity",
-    "opacity_entropy", "anisotropy",
+    "network_calls", "network_evaluations", "seconds", *TERMS,
 )  # fmt: skip
 
 
@@ -32,53 +32,8 @@ EXPORTS = {**SPLATS, **ANIMATIONS}
 """Format that `--export` names -> the file in the run's folder."""
 
 
-def jsonable(value: Any) -> Any:
-    """Dataclasses, paths and tuples as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return jsonable(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-MAY_CHANGE = ("steps", "recompute_encoder", "memory", "cleanup")
-"""Settings that a resumed run may have otherwise: the state does not depend on them."""
 NAMED = 5
 """So many differing settings are named in an error."""
-
-
-def decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides the state of a run at a step, as plain values; the device and renderer do not."""
-    plain = jsonable(settings)
-    plain["config"] = {k: v for k, v in plain["config"].items() if k not in MAY_CHANGE}
-    return {k: v for k, v in plain.items() if k not in ("device", "renderer", "options")}
-
-
-def fingerprint(settings: dict[str, Any]) -> str:
-    """A hash of `decisive`."""
-    return hashlib.sha256(json.dumps(decisive(settings), sort_keys=True).encode()).hexdigest()
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Dotted names of nested values; those of the configuration are as `--set` takes them."""
-    if not isinstance(value, dict):
-        return {name: value}
-    prefix = f"{name}." if name and name != "config" else ""
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}{key}").items()}
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """`name: old -> new` of every setting that differs between two `decisive` settings."""
-    before, after = _flat(old), _flat(new)
-    names = [*after, *(name for name in before if name not in after)]
-    missing = "nothing"
-    return [
-        f"{name}: {before.get(name, missing)} -> {after.get(name, missing)}"
-        for name in names
-        if before.get(name, missing) != after.get(name, missing)
-    ]
 
 
 def versions() -> dict[str, str]:
@@ -135,17 +90,17 @@ class RunFolder:
             remedy = "add --resume to go on, --overwrite to replace it, or name another folder"
             raise InputError("--out", "a folder without a run", f"{self.path}, which holds one", remedy)
 
-    def check_identity(self, settings: dict[str, Any]) -> None:
-        """Errors: InputError naming what differs, where the saved run had other settings."""
+    def check_identity(self, identity: Identity) -> None:
+        """Errors: InputError naming what differs, where the saved run was another one."""
         metadata = read_metadata(self.state)
-        if metadata.get("fingerprint") == fingerprint(settings):
+        if metadata.get("fingerprint") == identity.key:
             return
-        found = differences(json.loads(metadata.get("settings", "{}")), json.loads(json.dumps(decisive(settings))))
+        found = identity.differences(json.loads(metadata.get("identity", "{}")))
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
             "--resume",
             "the settings that the run began with (only --steps, --memory and cleanup may change)",
-            "; ".join(found[:NAMED]) + more if "settings" in metadata else "others",
+            "; ".join(found[:NAMED]) + more if "identity" in metadata else "a run of another version",
             f"repeat the options recorded in {self.log}, or start another run with --out",
         )
 
@@ -175,7 +130,7 @@ class RunFolder:
 
     def write_log(self, content: dict[str, Any]) -> None:
         """run.json, atomically."""
-        text = json.dumps(jsonable(content), indent=2) + "\n"
+        text = json.dumps(plain(content), indent=2) + "\n"
 
         def write(path: Path) -> None:
             path.write_text(text, encoding="utf-8")

@@ -22,16 +22,17 @@ from ..errors import DivergenceError
 from ..formats import write_ply
 from ..gaussians import Gaussians
 from ..media import contact_sheet, render_views, write_mp4, write_png
-from ..optimize import CleanupReport, OptimizationState, OptimizeConfig, StepReport, clean, optimize, save_state
+from ..optimize import OptimizationState, OptimizeConfig, StepReport, save_state
+from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan
+from ..optimize.run import Run
 from ..prompts import PromptProcessor
 from .exports import in_film, recorded, write_exports
-from .run_folder import RunFolder, decisive, fingerprint, row, versions
+from .run_folder import RunFolder, row, versions
 
 WHITE = (1.0, 1.0, 1.0)
 ELEVATION = 15.0
 """Degrees above the horizon of the pictures and the film."""
-SAVE_EVERY_SECONDS = 120.0
 
 
 class _Interrupt:
@@ -59,14 +60,16 @@ def _interruptible() -> Iterator[_Interrupt]:
 
 @dataclass
 class Session:
-    """A run on its way from the first step to its files."""
+    """A run on its way from the first step to its files; it is the run's store, too."""
 
     state: OptimizationState
     config: OptimizeConfig
+    identity: Identity
     plan: MemoryPlan
     renderer: str
     folder: RunFolder
     settings: dict[str, Any]
+    """What run.json says of the run."""
     exports: tuple[str, ...] = ()
     status: str = "running"
     phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -74,10 +77,9 @@ class Session:
     peak_memory: int = 0
 
     def __post_init__(self) -> None:
+        self.made = Run(self.state, self.config, self)
         self.first_step = self.state.step
         self.exported: list[Path] = []
-        self.identity = fingerprint(self.settings)
-        self.cleaned = CleanupReport()
         self.kept: Gaussians | None = None
         self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
 
@@ -104,7 +106,8 @@ class Session:
                 self.status = "failed"
                 raise
             finally:
-                self.keep()
+                self.folder.write_metrics(self.rows)
+                self.write_log()
             self.make_pictures(interrupt)
             self.write_log()
         return self.tell()
@@ -113,9 +116,9 @@ class Session:
         """All steps, until the end or an interrupt."""
         from tqdm import tqdm
 
-        saved = time.perf_counter()
         with tqdm(total=self.config.steps, initial=self.state.step, unit="step", dynamic_ncols=True) as bar:
-            for report in optimize(self.state, teacher, prompts, self.config, self.renderer):
+
+            def on_step(report: StepReport) -> bool:
                 if report.step == self.first_step:
                     self.folder.remove_pictures()  # of the run that this one replaces or extends
                 self.rows.append(row(report))
@@ -124,31 +127,20 @@ class Session:
                 self.peak_memory = max(self.peak_memory, report.memory)
                 bar.set_postfix_str(figures(report), refresh=False)
                 bar.update()
-                if interrupt.requested:
-                    return
-                if time.perf_counter() - saved > SAVE_EVERY_SECONDS:
-                    self.keep()
-                    saved = time.perf_counter()
+                return interrupt.requested
 
-    def keep(self) -> None:
-        """State, splat, metrics and log as they are now; a state in the middle of an update is not kept."""
-        if not self.state.updating:
-            metadata = {"fingerprint": self.identity, "memory": json.dumps(asdict(self.plan))}
-            metadata["settings"] = json.dumps(decisive(self.settings))
-            save_state(self.state, self.folder.state, metadata)
-            gaussians = self.kept = self.result()
-            if len(gaussians) and gaussians.check_finite() is None:
-                write_ply(gaussians, self.folder.splat, recorded(self.settings, self.state.step))
+            self.made.go(teacher, prompts, self.renderer, on_step)
+
+    def save(self, state: OptimizationState) -> None:
+        """State, splat, metrics and log as they are now."""
+        metadata = {"fingerprint": self.identity.key, "memory": json.dumps(asdict(self.plan))}
+        metadata["identity"] = json.dumps(self.identity.described)
+        save_state(state, self.folder.state, metadata)
+        gaussians = self.kept = self.made.result()
+        if len(gaussians) and gaussians.check_finite() is None:
+            write_ply(gaussians, self.folder.splat, recorded(self.settings, state.step))
         self.folder.write_metrics(self.rows)
         self.write_log()
-
-    def result(self) -> Gaussians:
-        """What the run has made so far; the finished object without what the clean-up removes."""
-        gaussians = self.state.gaussians.detach()
-        if self.state.step < self.config.steps:
-            return gaussians
-        gaussians, self.cleaned = clean(gaussians, self.config.cleanup)
-        return gaussians
 
     def write_log(self) -> None:
         """run.json."""
@@ -157,11 +149,11 @@ class Session:
             {
                 "status": self.status,
                 "steps_made": self.state.step,
-                "gaussians": len(self.state.params["means"]) - self.cleaned.removed,
-                "removed": self.cleaned,
+                "gaussians": len(self.state.params["means"]) - self.made.cleaned.removed,
+                "removed": self.made.cleaned,
                 **self.settings,
                 "memory_plan": self.plan,
-                "fingerprint": self.identity,
+                "fingerprint": self.identity.key,
                 "versions": versions(),
                 "seconds": round(time.perf_counter() - self.started, 3),
                 "seconds_per_step": {name: round(value / made, 6) for name, value in self.phases.items()},
@@ -207,7 +199,8 @@ class Session:
                 file=sys.stderr,
             )
             return 130
-        count, gone = len(self.state.params["means"]) - self.cleaned.removed, self.cleaned
+        gone = self.made.cleaned
+        count = len(self.state.params["means"]) - gone.removed
         removed = (
             f"; removed {gone.transparent:,} transparent ones and {gone.floaters:,} floaters" if gone.removed else ""
         )

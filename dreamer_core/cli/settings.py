@@ -1,18 +1,23 @@
-"""The configuration of a run together with its prompt, as `--set` and `--show` name both."""
+"""The settings of `generate`: a preset, what the options say otherwise, and the prompt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
-from ..optimize import OptimizeConfig
+from ..cameras import with_angles
+from ..errors import InputError
+from ..optimize import OptimizeConfig, Preset
 from ..prompts import PromptConfig
+from ..settings import Choice, Setting, changed, declared_settings, parsed
 
 
 @dataclass(frozen=True)
 class GenerateConfig(OptimizeConfig):
     """Every setting of `generate` that has a name: the optimisation's as they are, the prompt's as `prompt.*`."""
 
-    prompt: PromptConfig = field(default_factory=lambda: PromptConfig("an object"))
+    prompt: PromptConfig = field(default_factory=PromptConfig)
 
     @staticmethod
     def of(config: OptimizeConfig, prompt: PromptConfig) -> GenerateConfig:
@@ -23,3 +28,80 @@ class GenerateConfig(OptimizeConfig):
     def optimization(self) -> OptimizeConfig:
         """The part that the optimiser knows."""
         return OptimizeConfig(**{f.name: getattr(self, f.name) for f in fields(OptimizeConfig)})
+
+
+def flagged() -> Iterator[Setting]:
+    """The settings that have an option of their own, each option once."""
+    seen: set[str] = set()
+    for setting in declared_settings(GenerateConfig):
+        if setting.knob.flag and setting.field not in seen:
+            seen.add(setting.field)
+            yield setting
+
+
+def option(setting: Setting) -> str:
+    """Its option: `--perp-neg` for prompt.perp_neg."""
+    return f"--{setting.field.replace('_', '-')}"
+
+
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """One option for every flagged setting, and --set for all."""
+    for setting in flagged():
+        tip = setting.knob.tip.replace("%", "%%")
+        if isinstance(setting.knob, Choice):
+            tip += f" {'; '.join(f'{v.name}: {v.summary()}' for v in setting.knob.of)}"
+        if setting.kind is bool:
+            parser.add_argument(option(setting), action="store_true", default=None, help=tip)
+        elif setting.options:
+            parser.add_argument(option(setting), choices=setting.options, help=tip)
+        else:
+            parser.add_argument(option(setting), type=setting.number or str, help=tip)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of the preset or the prompt (prompt.side=profile); see --show",
+    )
+
+
+def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
+    """The preset with the options that were given, --set last. Errors: InputError that names the option."""
+    config, flags = preset.config, {s.name: s for s in flagged() if getattr(args, s.field) is not None}
+    if args.cameras is not None:
+        config = replace(config, cameras=with_angles(config.cameras, args.cameras, config.schedule_steps))
+    given = {name: getattr(args, setting.field) for name, setting in flags.items()}
+    if args.clip == "off":
+        given["clip.mode"] = "off"
+    elif args.clip is not None:
+        given["clip.threshold"] = _threshold(args.clip)
+    prompt = PromptConfig(negative=preset.negative)
+    everything = GenerateConfig.of(config, prompt)
+    assigned = parsed(everything, _assignments(args.set))
+    try:
+        return changed(everything, {"prompt.prompt": args.prompt, **given, **assigned})
+    except InputError as error:
+        name = error.field
+        if name in assigned or name not in (*given, "prompt"):
+            shown = f"--set {name}"
+        else:
+            shown = {"clip.threshold": "--clip", "prompt": "prompt"}.get(name) or option(flags[name])
+        raise InputError(shown, error.expected, error.got, error.remedy) from error
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Name and text of every NAME=VALUE; the last one of a name counts."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise InputError("--set", "NAME=VALUE", text)
+        found[name] = value
+    return found
+
+
+def _threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError("--clip", "a number above 0, or off", text) from error

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .noise_levels import noise_level
 from .predictor import Conditioning, NoisePredictor
 
-
-def scaled_linear_sigmas(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Tensor:
-    """sigma(t) [T] of the Stable Diffusion schedule (betas linear in their square roots), float64."""
-    betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1.0 - betas, dim=0)
-    return ((1.0 - alphas) / alphas).sqrt()
+FIRST_TIMESTEP = 1
+"""Where the noise enters: SDXL's scheduler shifts all timesteps by one (`steps_offset`)."""
 
 
 def nearest_timestep(sigma: Tensor, sigmas: Tensor) -> Tensor:
@@ -28,32 +25,34 @@ def euler_step(x: Tensor, eps: Tensor, sigma_from: float, sigma_to: float) -> Te
 
 
 def offset_noise(shape: torch.Size, strength: float, generator: torch.Generator) -> Tensor:
-    """Unit Gaussian noise [B, 4, h, w] plus `strength` times one Gaussian per channel, on the CPU."""
+    """Unit Gaussian noise [B, C, h, w] plus `strength` times one Gaussian per channel, alike for the batch; CPU."""
     noise = torch.randn(shape, generator=generator)
     if strength:
-        noise = noise + strength * torch.randn(*shape[:2], 1, 1, generator=generator)
+        noise = noise + strength * torch.randn(1, shape[1], 1, 1, generator=generator)
     return noise
 
 
 def invert(
     predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
+    z: Tensor,  # [B, C, h, w] clean latents
     s: int,
     cond: Conditioning,
-    noise: Tensor,  # [B, 4, h, w], enters at timestep 0
+    noise: Tensor,  # [B, C, h, w], enters at `FIRST_TIMESTEP`
     stride: int = 200,
 ) -> tuple[Tensor, int]:
-    """VE latents x_s after DDIM inversion from timestep 0 to `s`, and the number of network calls: ceil(s / stride).
+    """VE latents x_s after DDIM inversion from timestep 1 to `s`, and the number of network calls.
 
-    The noise enters only at the lowest timestep (ISM, 2311.11284, sec. 3.3). `cond` is the inversion prompt.
+    Calls: ceil((s - 1) / stride). The noise enters only at the lowest timestep (ISM, 2311.11284, sec. 3.3). `cond` is
+    the inversion prompt.
     """
     sigmas = predictor.sigmas
-    x = z + float(sigmas[0]) * noise
-    now, calls = 0, 0
+    now, calls = FIRST_TIMESTEP, 0
+    sigma = noise_level(sigmas, now)
+    x = z + sigma * noise
     while now < s:
-        nxt = min(now + stride, s)
-        sigma = float(sigmas[now])
+        after = min(now + stride, s)
+        sigma_after = noise_level(sigmas, after)
         eps = predictor.eps(x, x.new_full((x.shape[0],), sigma), cond)
-        x = euler_step(x, eps, sigma, float(sigmas[nxt]))
-        now, calls = nxt, calls + 1
+        x = euler_step(x, eps, sigma, sigma_after)
+        now, sigma, calls = after, sigma_after, calls + 1
     return x, calls

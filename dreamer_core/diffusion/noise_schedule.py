@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .moves import scaled_linear_sigmas
+from .noise_levels import scaled_linear_sigmas
 from .safetensors_header import Header
 
 PredictionType = Literal["epsilon", "v_prediction"]

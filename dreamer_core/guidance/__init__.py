@@ -1,6 +1,5 @@
-"""Guidance: each method turns clean latents into a latent gradient; each is one small function."""
+"""Guidance: each method turns clean latents into a latent gradient; each is one file."""
 
-from .asd import asd
 from .base import (
     GuidanceConditioning,
     GuidanceResult,
@@ -9,28 +8,22 @@ from .base import (
     classifier_free,
     guided_noise,
 )
-from .clipping import clip_depth_gradient, clip_pixel_gradient
-from .csd import csd
-from .ism import ism
-from .sdi import sdi
-from .sds import sds
-from .sds_bridge import sds_bridge
-from .tsm import tsm
+from .clipping import ClipConfig, clip_depth_gradient, clip_pixel_gradient
+from .config import METHODS, GuidanceConfig, sample_timesteps
+from .method import Method
 
 __all__ = [
+    "METHODS",
+    "ClipConfig",
     "GuidanceConditioning",
+    "GuidanceConfig",
     "GuidanceResult",
+    "Method",
     "Timesteps",
     "WeightedNegative",
-    "asd",
     "classifier_free",
     "clip_depth_gradient",
     "clip_pixel_gradient",
-    "csd",
     "guided_noise",
-    "ism",
-    "sdi",
-    "sds",
-    "sds_bridge",
-    "tsm",
+    "sample_timesteps",
 ]

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor
 
+from ..diffusion.noise_levels import TIMESTEPS, noise_level
 from ..diffusion.predictor import NoisePredictor
+from ..settings import Knob
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
+from .method import CfgScale, Method
 
 
-def asd(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    *,
-    cfg: float = 7.5,
-    t_min: int,
-    shift: float = 0.1,
-) -> GuidanceResult:
-    """grad = (1 - a) (e_cfg(x_t, t) - e_y(x_t+, t+)), both from the same noise; t+ = t + shift (t - t_min).
+@dataclass(frozen=True)
+class ASD(Method):
+    """Asynchronous Score Distillation (ScaleDreamer, 2407.02040).
 
-    Asynchronous timesteps: a network that sees more noise errs less, which stands in for a tuned copy.
+    grad = (1 - a) (e_cfg(x_t, t) - e_y(x_t+, t+)), both from the same noise; t+ = t + shift (t - t_min). A network that
+    sees more noise errs less, which stands in for a tuned copy.
     """
-    later = min(steps.t + round(shift * (steps.t - t_min)), len(predictor.sigmas) - 1)
-    sigma, sigma_later = float(predictor.sigmas[steps.t]), float(predictor.sigmas[later])
-    also = [(z + sigma_later * noise, sigma_later, cond.positive)]
-    e_cfg, (target,), samples = guided_noise(predictor, z + sigma * noise, sigma, cond, cfg, also)
-    weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
-    return GuidanceResult(weight * (e_cfg - target), calls=1, samples=samples)
+
+    name = "asd"
+    cfg: CfgScale = 7.5
+    asd_shift: Annotated[
+        float,
+        Knob(
+            "How far the second, noisier timestep lies above the first, as a share. Published: 0.1. 0.05 to 0.3.",
+            0.0, 1.0, 0.01,
+        ),
+    ] = 0.1  # fmt: skip
+
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        later = min(steps.t + round(self.asd_shift * (steps.t - steps.t_min)), TIMESTEPS - 1)
+        sigma, sigma_later = noise_level(predictor.sigmas, steps.t), noise_level(predictor.sigmas, later)
+        also = [(z + sigma_later * noise, sigma_later, cond.positive)]
+        e_cfg, (target,), samples = guided_noise(predictor, z + sigma * noise, sigma, cond, self.cfg, also)
+        weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
+        return GuidanceResult(weight * (e_cfg - target), calls=1, samples=samples)

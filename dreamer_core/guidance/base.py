@@ -36,17 +36,23 @@ class GuidanceConditioning:
 
 @dataclass(frozen=True)
 class Timesteps:
-    """The discrete timesteps of a step: `s` <= `t`."""
+    """Where on the noise schedule a step looks; timesteps as `noise_levels` counts them, `s` <= `t`."""
 
     t: int
     s: int
+    t_min: int = 1
+    """The lowest t that may be drawn."""
+    stride: int = 200
+    """Timesteps per step of DDIM inversion."""
+    progress: float = 0.0
+    """How far the run is through its schedule, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class GuidanceResult:
     """What a method returns."""
 
-    gradient: Tensor  # [B, 4, h, w]
+    gradient: Tensor  # [B, C, h, w]
     """Gradient of the latents, to be summed, not averaged; without the factor lambda."""
     calls: int
     """Network calls made."""
@@ -60,7 +66,7 @@ def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
 
 
 def evaluate_together(predictor: NoisePredictor, requests: list[tuple[Tensor, float, Conditioning]]) -> list[Tensor]:
-    """Noise predictions of several (x [B, 4, h, w], sigma, cond) in one batched call with per-sample sigma."""
+    """Noise predictions of several (x [B, C, h, w], sigma, cond) in one batched call with per-sample sigma."""
     x = torch.cat([r[0] for r in requests])
     sigma = torch.cat([r[0].new_full((r[0].shape[0],), r[1]) for r in requests])
     cond = Conditioning.cat([r[2] for r in requests])
@@ -68,7 +74,7 @@ def evaluate_together(predictor: NoisePredictor, requests: list[tuple[Tensor, fl
 
 
 def perpendicular_part(a: Tensor, b: Tensor) -> Tensor:
-    """The part of every `a` [B, 4, h, w] that is perpendicular to its `b`."""
+    """The part of every `a` [B, C, h, w] that is perpendicular to its `b`."""
     dims = (1, 2, 3)
     share = (a * b).sum(dims, keepdim=True) / b.square().sum(dims, keepdim=True).clamp_min(1e-12)
     return a - share * b
@@ -76,7 +82,7 @@ def perpendicular_part(a: Tensor, b: Tensor) -> Tensor:
 
 def guided_noise(
     predictor: NoisePredictor,
-    x: Tensor,  # [B, 4, h, w]
+    x: Tensor,  # [B, C, h, w]
     sigma: float,
     cond: GuidanceConditioning,
     scale: float,

@@ -3,51 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..settings import Knob, Settings
 
 ClipMode = Literal["off", "pixel", "norm"]
 DepthClipMode = Literal["off", "per_pixel", "global"]
 
 
 @dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(Settings):
     """How the gradient that reaches the rendered images is limited."""
 
-    mode: ClipMode = "pixel"
-    """`pixel`: the largest channel of a pixel is brought to the threshold (published); `norm`: its length is."""
-    threshold: float = 0.05
-    """c, on the gradient of colours in [0, 1]."""
-    ramp_from: float | None = None
-    """Threshold at step 0 of a linear ramp towards `threshold`; None keeps it constant."""
-    ramp_steps: int = 0
-    """Length of the ramp in steps."""
-    depth_mode: DepthClipMode = "per_pixel"
-    """`per_pixel` is the paper's text; `global` scales the whole map by its one smallest factor, as its code does."""
-    depth_factor: float = 0.01
-    """The depth threshold is this times the mean scale of the Gaussians."""
+    group: ClassVar[str] = "clip"
 
-    def __post_init__(self) -> None:
-        if self.mode not in ("off", "pixel", "norm"):
-            raise InputError("clip.mode", "off, pixel or norm", self.mode)
-        if self.depth_mode not in ("off", "per_pixel", "global"):
-            raise InputError("clip.depth_mode", "off, per_pixel or global", self.depth_mode)
-        if not self.threshold > 0:
-            raise InputError("clip.threshold", "a number above 0", self.threshold, "use off to switch it off")
-        if not self.depth_factor > 0:
-            raise InputError("clip.depth_factor", "a number above 0", self.depth_factor)
-        if self.ramp_from is not None and not self.ramp_from > 0:
-            raise InputError("clip.ramp_from", "a number above 0", self.ramp_from)
-        if self.ramp_steps < 0:
-            raise InputError("clip.ramp_steps", "0 or more steps", self.ramp_steps)
+    mode: Annotated[
+        ClipMode,
+        Knob("pixel: the largest channel of a pixel is limited (published). norm: its length is. off: nothing is."),
+    ] = "pixel"
+    threshold: Annotated[
+        float,
+        Knob(
+            "Largest gradient of a pixel, per unit of colour. Published: 0.05. Watch the clipped share.",
+            1e-4, 100.0, 0.01,
+        ),
+    ] = 0.05  # fmt: skip
+    ramp_from: Annotated[
+        float,
+        Knob("Threshold at step 0 of a linear ramp. 0: no ramp.", 0.0, 100.0, 0.01, advanced=True),
+    ] = 0.0
+    ramp_steps: Annotated[int, Knob("Length of the ramp in steps. 0: no ramp.", 0, 100_000, 1, advanced=True)] = 0
+    depth_mode: Annotated[
+        DepthClipMode,
+        Knob(
+            "On depth steps. global: the map is scaled by its one smallest factor (released code). per_pixel: every "
+            "pixel by its own (the paper's text). off: nothing is limited.",
+            advanced=True,
+        ),
+    ] = "global"
+    depth_factor: Annotated[
+        float,
+        Knob(
+            "The depth threshold is this times the mean scale of the Gaussians. Published: 0.01.",
+            1e-5, 10.0, 0.001, advanced=True,
+        ),
+    ] = 0.01  # fmt: skip
 
     def threshold_at(self, step: int) -> float:
         """c in force at `step`."""
-        if self.ramp_from is None or self.ramp_steps <= 0:
+        if self.ramp_from <= 0 or self.ramp_steps <= 0:
             return self.threshold
         share = min(step / self.ramp_steps, 1.0)
         return self.ramp_from + (self.threshold - self.ramp_from) * share

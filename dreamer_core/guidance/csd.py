@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor
 
+from ..diffusion.noise_levels import noise_level
 from ..diffusion.predictor import NoisePredictor
+from ..settings import Knob
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
+from .method import Method
 
 
-def csd(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    *,
-    progress: float,
-    last_empty: float = 0.5,
-) -> GuidanceResult:
-    """grad = (1 - a) (e_y - b1 e_neg - b2 e_''), at x_t = z + sigma_t n; (b1, b2) ramps from (1, 0) to (1/2, 1/2).
+@dataclass(frozen=True)
+class CSD(Method):
+    """Classifier Score Distillation (2310.19415).
 
-    `progress` in [0, 1] is where the run is, `last_empty` is b2 at its end. Only the classifier part of guidance is
-    left (sec. 4.2).
+    grad = (1 - a) (e_y - b1 e_neg - b2 e_''), at x_t = z + sigma_t n; (b1, b2) ramps over the schedule from (1, 0) to
+    (1/2, 1/2). Only the classifier part of guidance is left (sec. 4.2).
     """
-    sigma = float(predictor.sigmas[steps.t])
-    x_t = z + sigma * noise
-    prompts = (cond.positive, cond.negative, cond.inversion)
-    positive, negative, empty = evaluate_together(predictor, [(x_t, sigma, prompt) for prompt in prompts])
-    b1, b2 = 1.0 - progress * last_empty, progress * last_empty
-    weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
-    return GuidanceResult(weight * (positive - b1 * negative - b2 * empty), calls=1, samples=3)
+
+    name = "csd"
+    csd_empty: Annotated[
+        float,
+        Knob(
+            "At the end, this share of what is subtracted comes from the empty prompt. Published: 0.5. 0 to 1.",
+            0.0, 1.0, 0.05,
+        ),
+    ] = 0.5  # fmt: skip
+
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        sigma = noise_level(predictor.sigmas, steps.t)
+        x_t = z + sigma * noise
+        prompts = (cond.positive, cond.negative, cond.inversion)
+        positive, negative, empty = evaluate_together(predictor, [(x_t, sigma, prompt) for prompt in prompts])
+        b1, b2 = 1.0 - steps.progress * self.csd_empty, steps.progress * self.csd_empty
+        weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
+        return GuidanceResult(weight * (positive - b1 * negative - b2 * empty), calls=1, samples=3)

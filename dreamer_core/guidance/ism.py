@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ..diffusion.predictor import NoisePredictor
 from .base import GuidanceConditioning, GuidanceResult, Timesteps
-from .tsm import tsm
+from .method import CfgScale, Method
+from .tsm import TSM
 
 
-def ism(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    *,
-    cfg: float = 7.5,
-    stride: int = 200,
-) -> GuidanceResult:
-    """grad = sigma_t (e_cfg(x_t, t) - eps(x_s, s, '')): TSM with mu at s."""
-    return tsm(predictor, z, noise, steps, cond, cfg=cfg, gamma=0.0, stride=stride)
+@dataclass(frozen=True)
+class ISM(Method):
+    """Interval Score Matching (LucidDreamer, 2311.11284).
+
+    grad = sigma_t (e_cfg(x_t, t) - eps(x_s, s, '')): TSM with mu at s.
+    """
+
+    name = "ism"
+    offset_noise = TSM.offset_noise
+    cfg: CfgScale = 7.5
+
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        return TSM(gamma=0.0, cfg=self.cfg)(predictor, z, noise, steps, cond)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from ..diffusion.noise_levels import noise_level
 from ..diffusion.predictor import NoisePredictor
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
+from .method import CfgScale, Method
 
 
-def sds(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    *,
-    cfg: float = 100.0,
-) -> GuidanceResult:
-    """grad = sigma_t (e_cfg(z + sigma_t n, t) - n), fresh noise n every step; `steps.s` is not used."""
-    sigma_t = float(predictor.sigmas[steps.t])
-    x_t = z + sigma_t * noise
-    e_cfg, _, samples = guided_noise(predictor, x_t, sigma_t, cond, cfg)
-    return GuidanceResult(sigma_t * (e_cfg - noise), calls=1, samples=samples)
+@dataclass(frozen=True)
+class SDS(Method):
+    """Score Distillation Sampling (DreamFusion, 2209.14988).
+
+    grad = sigma_t (e_cfg(z + sigma_t n, t) - n), fresh noise n every step; s is not used.
+    """
+
+    name = "sds"
+    cfg: CfgScale = 100.0
+
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        sigma = noise_level(predictor.sigmas, steps.t)
+        e_cfg, _, samples = guided_noise(predictor, z + sigma * noise, sigma, cond, self.cfg)
+        return GuidanceResult(sigma * (e_cfg - noise), calls=1, samples=samples)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from ..diffusion.noise_levels import noise_level
 from ..diffusion.predictor import NoisePredictor
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
+from .method import CfgScale, Method
 
 
-def sds_bridge(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w] clean latents
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    *,
-    scale: float = 1.0,
-) -> GuidanceResult:
-    """grad = scale sigma_t (e_y(x_t) - e_{y + artefact words}(x_t)); the source distribution is named in words.
+@dataclass(frozen=True)
+class SDSBridge(Method):
+    """Away from words for artefacts (SDS-Bridge, 2406.09417), which the prompt must then have.
 
-    Errors: ValueError where `cond.artefact` is missing.
+    grad = cfg sigma_t (e_y(x_t) - e_{y + artefact words}(x_t)); the source distribution is named in words.
     """
-    if cond.artefact is None:
-        raise ValueError("sds_bridge needs GuidanceConditioning.artefact, the prompt with words for artefacts")
-    sigma = float(predictor.sigmas[steps.t])
-    x_t = z + sigma * noise
-    requests = [(x_t, sigma, cond.positive), (x_t, sigma, cond.artefact)]
-    positive, artefact = evaluate_together(predictor, requests)
-    return GuidanceResult(scale * sigma * (positive - artefact), calls=1, samples=2)
+
+    name = "sds_bridge"
+    needs_artefacts = True
+    cfg: CfgScale = 100.0
+
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        """As of every method. Errors: ValueError where `cond.artefact` is missing."""
+        if cond.artefact is None:
+            raise ValueError("sds_bridge needs GuidanceConditioning.artefact, the prompt with words for artefacts")
+        sigma = noise_level(predictor.sigmas, steps.t)
+        x_t = z + sigma * noise
+        requests = [(x_t, sigma, cond.positive), (x_t, sigma, cond.artefact)]
+        positive, artefact = evaluate_together(predictor, requests)
+        return GuidanceResult(self.cfg * sigma * (positive - artefact), calls=1, samples=2)

@@ -1,17 +1,15 @@
 """The optimisation: configuration, state, loop."""
 
+from ..guidance import GuidanceConfig
+from .backgrounds import BackgroundConfig
 from .checkpoint import load_state, save_state
 from .cleanup import CleanupConfig, CleanupReport, clean
-from .config import (
-    BackgroundConfig,
-    DensityConfig,
-    GuidanceConfig,
-    LearningRates,
-    OptimizeConfig,
-    RegularizerConfig,
-)
+from .config import OptimizeConfig, Recipe
+from .density import DensityConfig
+from .learning_rates import LearningRates
 from .loop import StepReport, optimize, train_step
-from .presets import PRESETS
+from .presets import PRESETS, Preset
+from .regularizers import RegularizerConfig
 from .state import OptimizationState
 
 __all__ = [
@@ -24,6 +22,8 @@ __all__ = [
     "LearningRates",
     "OptimizationState",
     "OptimizeConfig",
+    "Preset",
+    "Recipe",
     "RegularizerConfig",
     "StepReport",
     "clean",

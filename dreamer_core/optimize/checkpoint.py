@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..files import write_atomically
-from .config import LearningRates
+from .learning_rates import LearningRates
 from .state import OptimizationState
 
 

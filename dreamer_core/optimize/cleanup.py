@@ -1,42 +1,60 @@
-"""What is taken out of a finished object: Gaussians that nobody sees, and floaters beside it."""
+"""Removes invisible Gaussians and floaters from a finished object."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..gaussians import Gaussians
+from ..settings import Knob, Settings
 
 
 @dataclass(frozen=True)
-class CleanupConfig:
+class CleanupConfig(Settings):
     """The final clean-up; it changes the result only, never the state that a longer run goes on from."""
 
-    enabled: bool = True
-    min_opacity: float = 0.005
-    """Fainter Gaussians go; 0 keeps all. The published pruning threshold, just above what 8 bits can show."""
-    floaters: bool = True
-    """Remove groups of Gaussians that touch nothing else and show next to nothing."""
-    floater_share: float = 0.001
-    """A group is a floater where it has less than this share of the object's visible area."""
-    reach: float = 3.0
-    """Two Gaussians touch where they are nearer than this times the sum of their scales."""
-    neighbours: int = 16
-    """So many nearest neighbours of each Gaussian are looked at."""
+    group: ClassVar[str] = "cleanup"
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_opacity < 1:
-            raise InputError("cleanup.min_opacity", "an opacity in [0, 1)", self.min_opacity)
-        if not 0 <= self.floater_share < 1:
-            raise InputError("cleanup.floater_share", "a share in [0, 1)", self.floater_share)
-        if not 0 < self.reach < math.inf:
-            raise InputError("cleanup.reach", "a factor above 0", self.reach)
-        if self.neighbours < 1:
-            raise InputError("cleanup.neighbours", "at least 1", self.neighbours)
+    enabled: Annotated[
+        bool,
+        Knob("Remove invisible Gaussians and floaters from the finished object.", label="clean up", advanced=True),
+    ] = True
+    min_opacity: Annotated[
+        float,
+        Knob(
+            "Fainter ones go (opacity from 0 to 1). 0.005: invisible ones, 0.05: haze too, 0: none.",
+            0.0, 0.99, 0.005, label="faintest opacity",
+        ),
+    ] = 0.005  # fmt: skip
+    """The published pruning threshold, just above what 8 bits can show."""
+    floaters: Annotated[
+        bool,
+        Knob(
+            "Also remove groups of Gaussians that touch nothing else and show next to nothing.",
+            label="remove floaters",
+        ),
+    ] = True
+    floater_percent: Annotated[
+        float,
+        Knob(
+            "A loose piece goes below this percentage of what the object shows. 0.1 careful, 2 bold.",
+            0.0, 99.0, 0.05, label="largest floater",
+        ),
+    ] = 0.1  # fmt: skip
+    reach: Annotated[
+        float,
+        Knob(
+            "Two Gaussians touch when nearer than this times the sum of their radii. 2 to 4.",
+            0.1, 100.0, 0.1, advanced=True,
+        ),
+    ] = 3.0  # fmt: skip
+    neighbours: Annotated[
+        int,
+        Knob("So many nearest neighbours of each Gaussian are looked at. 8 to 32.", 1, 256, 1, advanced=True),
+    ] = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,6 @@ def _attached(gaussians: Gaussians, config: CleanupConfig) -> Tensor:
     two_largest = gaussians.scales.detach().topk(2, dim=1).values.cpu().double()
     area = gaussians.opacities.detach().cpu().double() * two_largest.prod(dim=1)
     mass = torch.zeros(int(component.max()) + 1, dtype=torch.float64).index_add_(0, component, area)
-    large = mass >= config.floater_share * mass.sum()
+    large = mass >= config.floater_percent / 100 * mass.sum()
     large[mass.argmax()] = True
     return large[component].to(gaussians.device)

@@ -3,17 +3,86 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from . import mcmc
-from .config import DensityConfig
+from ..settings import Knob, Settings
 
 Params = dict[str, torch.nn.Parameter]
 Optimizers = dict[str, torch.optim.Optimizer]
+
+
+Strategy = Literal["default", "mcmc"]
+
+
+@dataclass(frozen=True)
+class DensityConfig(Settings):
+    """Growing, splitting and pruning; thresholds hold for any resolution and batch."""
+
+    group: ClassVar[str] = "density"
+
+    enabled: Annotated[bool, Knob("Off keeps the number of Gaussians as it is.")] = True
+    max_gaussians: Annotated[
+        int, Knob("No growth beyond this many Gaussians. 100,000 to 1,000,000.", 4, 20_000_000, 1)
+    ] = 1_000_000
+    start: Annotated[int, Knob("First step of density control. Published: 100.", 0, 100_000, 1)] = 100
+    stop: Annotated[int, Knob("Last step of density control. About 60 % of all steps.", 0, 100_000, 1)] = 1500
+    every: Annotated[
+        int,
+        Knob("Refines at steps that are multiples of this, after start and before stop. 50 to 200.", 1, 10_000, 1),
+    ] = 100
+    grow_gradient: Annotated[
+        float,
+        Knob(
+            "Mean gradient in the image, per view, above which a Gaussian grows (device coordinates, at "
+            "reference_resolution). Published: 0.00075. 0.0002 to 0.002.",
+            1e-7, 1e12, 1e-5,
+        ),
+    ] = 7.5e-4  # fmt: skip
+    split_scale: Annotated[
+        float, Knob("World units: larger split, smaller clone. 0.005 to 0.05.", 1e-5, 1e4, 1e-4, advanced=True)
+    ] = 0.0105
+    prune_opacity: Annotated[
+        float, Knob("Opacity (0 to 1) below which a Gaussian goes. 0.002 to 0.02.", 1e-4, 0.99, 0.001, advanced=True)
+    ] = 0.005
+    prune_scale: Annotated[
+        float,
+        Knob(
+            "World units above which a Gaussian goes, after the first reset of the opacities, or after start where "
+            "nothing is reset. 0.2 to 1.",
+            1e-3, 1e4, 0.01, advanced=True,
+        ),
+    ] = 0.35  # fmt: skip
+    reset_every: Annotated[
+        int,
+        Knob(
+            "Opacities fall to twice prune_opacity at steps that are multiples of this, before stop. 0: never.",
+            0, 100_000, 1, advanced=True,
+        ),
+    ] = 300  # fmt: skip
+    strategy: Annotated[
+        Strategy,
+        Knob(
+            "default: copy, split and prune by the gradient (published). mcmc: move dead Gaussians to living ones and "
+            "grow by 5 % at a time up to max_gaussians (2404.09591); thresholds and resets do not count."
+        ),
+    ] = "default"
+    noise: Annotated[
+        float,
+        Knob("mcmc: how much positions are shaken (unitless). 1e5 to 1e6.", 0.0, 1e8, 1e4, advanced=True),
+    ] = 5e5
+    reference_resolution: Annotated[
+        int,
+        Knob(
+            "Pixels per side that grow_gradient holds for; it follows the square of the resolution. Published: 1024.",
+            16, 8192, 64, advanced=True,
+        ),
+    ] = 1024  # fmt: skip
 
 
 def scaled_threshold(config: DensityConfig, resolution: int) -> float:
@@ -59,20 +128,23 @@ def refine(
     optimizers: Optimizers,
     state: dict[str, Any],
     step: int,
-    info: dict[str, Any],
+    infos: Sequence[dict[str, Any]],
     config: DensityConfig,
     means_rate: float,
 ) -> None:
     """Gather the statistics of all views, and at refinement steps grow, split, prune and reset, in place.
 
-    Call after `backward` with `info["means2d"]` retaining its gradient; `means_rate` is the means' learning rate.
+    `infos` are the renderer's, of one or more renders that together show all views. Call after `backward` with every
+    `info["means2d"]` retaining its gradient (`retain_gradients`); `means_rate` is the means' learning rate.
     """
     if not config.enabled:
         return
     if config.strategy == "mcmc":
+        from . import mcmc
+
         mcmc.refine(params, optimizers, step, config, means_rate)
     elif step < config.stop:
-        _refine_default(params, optimizers, state, step, info, config)
+        _refine_default(params, optimizers, state, step, _together(infos), config)
 
 
 def _refine_default(
@@ -110,8 +182,19 @@ def initial_state() -> dict[str, Any]:
     return {"grad2d": None, "count": None, "scene_scale": 1.0}
 
 
-def retain_gradient(info: dict[str, Any]) -> None:
-    """What DefaultStrategy.step_pre_backward does: keep the gradient of the projected means."""
-    means2d: Tensor = info["means2d"]
-    if means2d.requires_grad:
-        means2d.retain_grad()
+def retain_gradients(infos: Sequence[dict[str, Any]]) -> None:
+    """What DefaultStrategy.step_pre_backward does: keep the gradients of the projected means."""
+    for info in infos:
+        means2d: Tensor = info["means2d"]
+        if means2d.requires_grad:
+            means2d.retain_grad()
+
+
+def _together(infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What DefaultStrategy reads of several renders, as if one had shown all views."""
+    if len(infos) == 1:
+        return infos[0]
+    gradients = [info["means2d"].grad for info in infos]  # each [C, N, 2]
+    means2d = torch.cat([info["means2d"].detach() for info in infos])
+    means2d.grad = torch.cat([torch.zeros_like(i["means2d"]) if g is None else g for i, g in zip(infos, gradients)])
+    return {**infos[0], "means2d": means2d, "radii": torch.cat([info["radii"] for info in infos])}

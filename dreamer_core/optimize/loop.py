@@ -1,173 +1,158 @@
-"""The optimiser loop: a generator of step reports. It does no I/O and knows no host."""
+"""The optimiser loop: a generator of step reports. It does no I/O and knows no host.
+
+A step goes through phases: draw, render, encode, guide, clip, back-propagate, update. What one hands to the next is a
+small dataclass.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras, sample_orbit
 from ..diffusion.moves import offset_noise
 from ..diffusion.predictor import NoisePredictor
 from ..errors import DivergenceError
-from ..gaussians import Gaussians
-from ..guidance import (
-    GuidanceConditioning,
-    GuidanceResult,
-    Timesteps,
-    asd,
-    csd,
-    ism,
-    sdi,
-    sds,
-    sds_bridge,
-    tsm,
-)
-from ..guidance.clipping import clip_depth_gradient, clip_pixel_gradient
+from ..guidance import GuidanceResult, Timesteps, clip_depth_gradient, clip_pixel_gradient, sample_timesteps
 from ..prompts import PromptProcessor
-from ..rendering import RenderOutput, render
 from . import density
-from .config import BackgroundConfig, GuidanceConfig, OptimizeConfig
+from .config import OptimizeConfig, Recipe
 from .encoding import EncodedImages
 from .memory import used_bytes
 from .randomness import global_seed, step_generator
-from .regularizers import normalized_disparity, scene_terms, total_variation
+from .regularizers import scene_terms, total_variation
+from .report import StepReport, Stopwatch
 from .state import OptimizationState
+from .views import DrawnViews, RenderedViews, draw_views, render_views
 
 MAX_BAD_STEPS = 10
 """So many steps in a row with NaN or inf in the gradient end the run."""
 
-PHASES = ("cameras", "render", "encode", "guidance", "encode_backward", "clip", "render_backward", "update")
-"""What the seconds of a step are counted under."""
+
+class MapLeaves:
+    """The rendered maps cut off from their graph, where gradients from above gather before they are clipped."""
+
+    def __init__(self, rendered: RenderedViews) -> None:
+        self.colors = rendered.colors.detach().requires_grad_(True)
+        disparity = rendered.disparity
+        self.disparity = None if disparity is None else disparity.detach().requires_grad_(True)
+
+    def images(self, drawn: DrawnViews) -> Tensor:  # [B, H, W, 3]
+        """What is encoded."""
+        images = self.colors
+        if drawn.depth:
+            assert self.disparity is not None
+            images = self.disparity.expand(-1, -1, -1, 3)
+        return images.flip(2) if drawn.flip else images
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """What one step did; plain numbers only."""
+class Guided:
+    """What guidance says."""
 
-    step: int
-    """0 for the first step."""
-    t: int
-    s: int
-    gradient_norm: float
-    """Norm of the latent gradient, lambda included, over the whole batch."""
-    image_gradient_norm: float
-    """Norm of the gradient that reaches the rendered image, before clipping."""
-    clipped: float
-    """Share of pixels whose gradient was clipped."""
-    gaussians: int
-    """After density control."""
-    depth: bool
-    """Whether disparity was encoded instead of colour."""
+    gradient: Tensor  # [B, C, h, w], lambda included
+    steps: Timesteps
+    result: GuidanceResult
     nonfinite: int
-    """Elements of the latent and image gradients that were NaN or inf, and were zeroed."""
-    regularizers: dict[str, float]
-    """Weighted values of the regularisers that are on."""
-    network_calls: int
-    network_evaluations: int
-    """Per view."""
-    seconds: dict[str, float]
-    """By phase, see `PHASES`."""
-    memory: int
-    """Bytes: the most that the GPU had allocated so far, or what the process holds now."""
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.seconds.values())
 
 
-class _Stopwatch:
-    """Seconds by phase; on CUDA kernels run on, so a phase holds what its last synchronisation waited for."""
+@dataclass(frozen=True)
+class MapGradients:
+    """Clipped gradients of the rendered maps, None where nothing reached one, and figures for the report."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
+    colors: Tensor | None  # [B, H, W, 3]
+    disparity: Tensor | None  # [B, H, W, 1]
+    norm: Tensor  # []
+    clipped: Tensor  # []
+    nonfinite: int
 
 
-def sample_timesteps(config: GuidanceConfig, step: int, generator: torch.Generator, progress: float = 0.0) -> Timesteps:
-    """t uniform in `t_range`, widened during the warm-up, and s = max(t - delta, 0).
-
-    With `t_annealing` t is given by `progress` in [0, 1] through the schedule.
-    """
-    w = config.warmup(step)
-    if config.t_annealing is not None:
-        first, last = config.t_annealing
-        t = round(first + (last - first) * progress)
-    else:
-        low, high = config.t_range
-        high = min(high + int(w * config.t_widening), 999)
-        t = int(torch.randint(low, high + 1, (1,), generator=generator))
-    return Timesteps(t=t, s=max(t - (config.delta + int(w * config.delta_widening)), 0))
-
-
-def sample_backgrounds(config: BackgroundConfig, views: int, generator: torch.Generator) -> Tensor:
-    """Background colours [views, 3]."""
-    choice = torch.rand(views, 1, generator=generator)
-    color = torch.rand(views, 3, generator=generator)
-    color = torch.where(choice < config.white, torch.ones_like(color), color)
-    black = (choice >= config.white) & (choice < config.white + config.black)
-    return torch.where(black, torch.zeros_like(color), color)
+def guide(
+    predictor: NoisePredictor, prompts: PromptProcessor, encoded: EncodedImages, drawn: DrawnViews, config: Recipe,
+    step: int,
+) -> Guided:  # fmt: skip
+    """The latents' gradient by the configured method; makes no graph."""
+    guidance = config.guidance
+    timestep = step_generator(config.seed, step, "timestep")
+    steps = sample_timesteps(guidance, step, timestep, config.progress(step))
+    generator = step_generator(config.seed, step, "noise")
+    noise = offset_noise(encoded.z.shape, guidance.noise_offset, generator).to(encoded.z)
+    with torch.no_grad():
+        result = guidance.method(predictor, encoded.z, noise, steps, prompts.at(drawn.cameras))
+        gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
+    return Guided(gradient, steps, result, nonfinite)
 
 
-def guidance_gradient(
-    predictor: NoisePredictor,
-    z: Tensor,  # [B, 4, h, w]
-    noise: Tensor,  # [B, 4, h, w]
-    steps: Timesteps,
-    cond: GuidanceConditioning,
-    config: GuidanceConfig,
-    progress: float,
-) -> GuidanceResult:
-    """The latent gradient of the configured method, without the factor lambda; `progress` in [0, 1] of the schedule."""
-    given = (predictor, z, noise, steps, cond)
-    match config.method:
-        case "tsm":
-            return tsm(*given, cfg=config.cfg, gamma=config.gamma, stride=config.stride)
-        case "ism":
-            return ism(*given, cfg=config.cfg, stride=config.stride)
-        case "sds":
-            return sds(*given, cfg=config.cfg)
-        case "csd":
-            return csd(*given, progress=progress, last_empty=config.csd_empty)
-        case "sdi":
-            return sdi(
-                *given,
-                cfg=config.cfg,
-                inversion_steps=config.sdi_steps,
-                inversion_cfg=config.sdi_cfg,
-                extra_noise=config.sdi_noise,
-            )
-        case "asd":
-            return asd(*given, cfg=config.cfg, t_min=config.t_range[0], shift=config.asd_shift)
-        case "sds_bridge":
-            return sds_bridge(*given, scale=config.cfg)
+def add_image_terms(leaves: MapLeaves, config: Recipe) -> dict[str, Tensor]:
+    """Back-propagate the regularisers of the maps into the leaves; their weighted values."""
+    weights, terms = config.regularizers, {}
+    if weights.tv_rgb > 0:
+        terms["tv_rgb"] = weights.tv_rgb * total_variation(leaves.colors)
+    if leaves.disparity is not None and weights.tv_disparity > 0:
+        terms["tv_disparity"] = weights.tv_disparity * total_variation(leaves.disparity)
+    for term in terms.values():
+        term.backward()
+    return terms
 
 
-def _zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
+def clip_gradients(leaves: MapLeaves, drawn: DrawnViews, mean_scale: Tensor, config: Recipe, step: int) -> MapGradients:
+    """The maps' gradients, clipped: colours always, disparity where it was encoded."""
+    colors = disparity = None
+    clipped = norm = torch.zeros(())
+    nonfinite = 0
+    if leaves.colors.grad is not None:
+        colors, nonfinite = zero_nonfinite(leaves.colors.grad)
+        norm = colors.norm()
+        colors, clipped = clip_pixel_gradient(colors, config.clip.threshold_at(step), config.clip.mode)
+    if leaves.disparity is not None and leaves.disparity.grad is not None:
+        disparity, bad = zero_nonfinite(leaves.disparity.grad)
+        nonfinite += bad
+        if drawn.depth:
+            norm = disparity.norm()
+            limit = config.clip.depth_factor * mean_scale
+            disparity, clipped = clip_depth_gradient(disparity, limit, config.clip.depth_mode)
+    return MapGradients(colors, disparity, norm, clipped, nonfinite)
+
+
+def back_propagate(
+    state: OptimizationState, rendered: RenderedViews, gradients: MapGradients, config: Recipe
+) -> dict[str, Tensor]:
+    """Bring the maps' gradients and the scene's own terms into the parameters; the terms' weighted values."""
+    terms = scene_terms(state.gaussians, config.regularizers)
+    pairs: list[tuple[Tensor, Tensor | None]] = []
+    if gradients.colors is not None:
+        pairs.append((rendered.colors, gradients.colors))
+    if rendered.disparity is not None and gradients.disparity is not None:
+        pairs.append((rendered.disparity, gradients.disparity))
+    pairs += [(term, None) for term in terms.values()]
+    density.retain_gradients(rendered.infos)
+    torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
+    return terms
+
+
+def update(state: OptimizationState, rendered: RenderedViews, config: Recipe, nonfinite: int) -> None:
+    """Adam and density control, in place; the step counts when both are done."""
+    step = state.step
+    state.updating = True
+    state.set_rates(config.learning_rates, config.schedule_steps)
+    for optimizer in state.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    means_rate = config.learning_rates.at("means", step, config.schedule_steps)
+    with global_seed(config.seed, step, "density", state.params["means"].device):
+        density.refine(state.params, state.optimizers, state.density, step, rendered.infos, config.density, means_rate)
+    state.step = step + 1
+    state.bad_steps = state.bad_steps + 1 if nonfinite else 0
+    state.updating = False
+
+
+def zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
+    """The gradient without NaN and inf, and how many there were."""
     bad = ~torch.isfinite(gradient)
     count = int(bad.sum())
     return (gradient.masked_fill(bad, 0.0) if count else gradient), count
-
-
-def _noisy(gaussians: Gaussians, amount: float, generator: torch.Generator) -> Gaussians:
-    """Scales times 1 + N(0, amount), kept positive."""
-    if amount <= 0:
-        return gaussians
-    factor = 1.0 + amount * torch.randn(gaussians.log_scales.shape, generator=generator)
-    return gaussians.with_log_scales(gaussians.log_scales + factor.clamp_min(1e-6).log().to(gaussians.device))
-
-
-def _disparity(output: RenderOutput, cameras: Cameras) -> Tensor:
-    assert output.depth_sums is not None
-    return normalized_disparity(output.depth_sums, output.alphas, cameras.fov)
 
 
 def train_step(
@@ -177,127 +162,44 @@ def train_step(
     config: OptimizeConfig,
     renderer: str = "auto",
 ) -> StepReport:
-    """One step: cameras, render, encode, guide, clip, back-propagate, Adam, density control."""
-    watch, step = _Stopwatch(), state.step
+    """One step: draw, render, encode, guide, clip, back-propagate, Adam and density control."""
+    watch, step = Stopwatch(), state.step
     device = state.params["means"].device
-
-    def generator(purpose: str) -> torch.Generator:
-        return step_generator(config.seed, step, purpose)
-
-    # Views.
-    pool = None
-    if config.cameras.fov_pool > 0:
-        pool = step_generator(config.seed, step // config.cameras.fov_pool, "fov")
-    orbit = config.cameras
-    cameras = sample_orbit(orbit, config.views, config.resolution, step, generator("cameras"), pool).to(device)
-    backgrounds = sample_backgrounds(config.background, config.views, generator("background")).to(device)
-    choices = torch.rand(2, generator=generator("choices")).tolist()
-    depth_step, flip = choices[0] < config.depth_share, choices[1] < config.guidance.flip
-    weights = config.regularizers
-    with_depth = depth_step or weights.tv_disparity > 0
-    scene = _noisy(state.gaussians, config.scale_noise, generator("scales"))
+    drawn = draw_views(config, step, device)
     watch.lap("cameras")
-    output = render(scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer)
-    disparity = _disparity(output, cameras) if with_depth else None
+    rendered = render_views(state.gaussians, drawn, config, step, renderer)
     watch.lap("render")
-
-    # Latents.
-    color_leaf = output.colors.detach().requires_grad_(True)
-    disparity_leaf = disparity.detach().requires_grad_(True) if disparity is not None else None
-    if depth_step:
-        assert disparity_leaf is not None
-        images = disparity_leaf.expand(-1, -1, -1, 3)
-    else:
-        images = color_leaf
-    encoded = EncodedImages(predictor, images.flip(2) if flip else images, recompute=config.recompute_encoder)
+    leaves = MapLeaves(rendered)
+    encoded = EncodedImages(predictor, leaves.images(drawn), recompute=config.recompute_encoder)
     watch.lap("encode")
-
-    # Guidance: no graph.
-    progress = min(step / config.schedule_steps, 1.0)
-    steps = sample_timesteps(config.guidance, step, generator("timestep"), progress)
-    noise = offset_noise(encoded.z.shape, config.guidance.offset_noise, generator("noise")).to(encoded.z)
-    with torch.no_grad():
-        result = guidance_gradient(predictor, encoded.z, noise, steps, prompts.at(cameras), config.guidance, progress)
-        gradient, nonfinite = _zero_nonfinite(config.guidance.weight * result.gradient.to(encoded.z))
+    guided = guide(predictor, prompts, encoded, drawn, config, step)
     watch.lap("guidance")
-
-    # Down to the images, where clipping happens.
-    encoded.backward(gradient)
+    encoded.backward(guided.gradient)
     watch.lap("encode_backward")
-    image_terms: dict[str, Tensor] = {}
-    if weights.tv_rgb > 0:
-        image_terms["tv_rgb"] = weights.tv_rgb * total_variation(color_leaf)
-    if disparity_leaf is not None and weights.tv_disparity > 0:
-        image_terms["tv_disparity"] = weights.tv_disparity * total_variation(disparity_leaf)
-    for term in image_terms.values():
-        term.backward()
-    tensors: list[Tensor] = []
-    gradients: list[Tensor | None] = []
-    clipped = image_norm = torch.zeros(())
-    if color_leaf.grad is not None:
-        image_gradient, bad = _zero_nonfinite(color_leaf.grad)
-        nonfinite += bad
-        image_norm = image_gradient.norm()
-        threshold = config.clip.threshold_at(step)
-        image_gradient, clipped = clip_pixel_gradient(image_gradient, threshold, config.clip.mode)
-        tensors.append(output.colors)
-        gradients.append(image_gradient)
-    if disparity is not None and disparity_leaf is not None and disparity_leaf.grad is not None:
-        map_gradient, bad = _zero_nonfinite(disparity_leaf.grad)
-        nonfinite += bad
-        if depth_step:
-            image_norm = map_gradient.norm()
-            limit = config.clip.depth_factor * scene.scales.detach().mean()
-            map_gradient, clipped = clip_depth_gradient(map_gradient, limit, config.clip.depth_mode)
-        tensors.append(disparity)
-        gradients.append(map_gradient)
-    regularizers = scene_terms(state.gaussians, weights)
-    tensors += regularizers.values()
-    gradients += [None] * len(regularizers)
-
+    image_terms = add_image_terms(leaves, config)
+    gradients = clip_gradients(leaves, drawn, rendered.mean_scale, config, step)
     watch.lap("clip")
-
-    # Into the Gaussians.
-    density.retain_gradient(output.info)
-    torch.autograd.backward(tensors, gradients)
+    terms = {**image_terms, **back_propagate(state, rendered, gradients, config)}
     watch.lap("render_backward")
-
-    state.updating = True
-    state.set_rates(config.learning_rates, config.schedule_steps)
-    for optimizer in state.optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    with global_seed(config.seed, step, "density", device):
-        density.refine(
-            state.params,
-            state.optimizers,
-            state.density,
-            step,
-            output.info,
-            config.density,
-            config.learning_rates.at("means", step, config.schedule_steps),
-        )
-    state.step = step + 1
-    state.bad_steps = state.bad_steps + 1 if nonfinite else 0
-    state.updating = False
-    report = StepReport(
+    nonfinite = guided.nonfinite + gradients.nonfinite
+    update(state, rendered, config, nonfinite)
+    watch.lap("update")
+    return StepReport(
         step=step,
-        t=steps.t,
-        s=steps.s,
-        gradient_norm=float(gradient.norm()),
-        image_gradient_norm=float(image_norm),
-        clipped=float(clipped),
+        t=guided.steps.t,
+        s=guided.steps.s,
+        gradient_norm=float(guided.gradient.norm()),
+        image_gradient_norm=float(gradients.norm),
+        clipped=float(gradients.clipped),
         gaussians=len(state.params["means"]),
-        depth=depth_step,
+        depth=drawn.depth,
         nonfinite=nonfinite,
-        regularizers={name: float(term.detach()) for name, term in {**image_terms, **regularizers}.items()},
-        network_calls=result.calls,
-        network_evaluations=result.samples,
+        regularizers={name: float(term.detach()) for name, term in terms.items()},
+        network_calls=guided.result.calls,
+        network_evaluations=guided.result.samples,
         seconds=watch.seconds,
         memory=used_bytes(device),
     )
-    watch.lap("update")
-    return report
 
 
 def optimize(
@@ -310,7 +212,7 @@ def optimize(
     """Steps until `config.steps` are made, one report each; `state` changes in place.
 
     A state that has made some steps goes on from there, with the result of a run that never stopped.
-    Errors: DivergenceError after ten steps in a row with NaN or inf; RuntimeError when no Gaussian is left.
+    Errors: DivergenceError after ten steps in a row with NaN or inf, and when no Gaussian is left.
     """
     while state.step < config.steps:
         report = train_step(state, predictor, prompts, config, renderer)

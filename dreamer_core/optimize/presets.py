@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 from ..cameras import OrbitConfig
-from ..guidance.clipping import ClipConfig
+from ..guidance import ClipConfig, GuidanceConfig
+from ..guidance.tsm import TSM
 from .cleanup import CleanupConfig
-from .config import (
-    DensityConfig,
-    GuidanceConfig,
-    LearningRates,
-    OptimizeConfig,
-    RegularizerConfig,
+from .config import OptimizeConfig
+from .density import DensityConfig
+from .learning_rates import LearningRates
+from .regularizers import RegularizerConfig
+
+RELEASED_NEGATIVE = (
+    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, oversaturation."
 )
+"""Of three of the four published configurations; the fourth lacks two of the words."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration under a name, with what a run needs beside it."""
+
+    about: str
+    config: OptimizeConfig
+    count: int
+    """Gaussians of the initial shape; published are 4,096 points with 20 offsets each."""
+    negative: str = ""
+    """What to steer away from, where the user names nothing."""
+
 
 OFFICIAL = OptimizeConfig()
-"""The released code's configuration (its gamma 0.3 amounts to 0.954 as the paper counts)."""
+"""The released code's configuration, value by value; docs/method.md names what differs and why."""
 
-PAPER = replace(OFFICIAL, guidance=replace(OFFICIAL.guidance, gamma=0.3))
-"""The same with the gamma that the paper's text names best."""
+PAPER = replace(
+    OFFICIAL,
+    guidance=replace(OFFICIAL.guidance, method=TSM(gamma=0.3)),
+    clip=replace(OFFICIAL.clip, depth_mode="per_pixel"),
+)
+"""The same with what the paper's text says otherwise: gamma as it counts it, depth clipped pixel by pixel."""
 
 FAST = replace(
     PAPER,
@@ -33,7 +54,6 @@ FAST = replace(
     density=replace(PAPER.density, start=50, stop=600, every=50, reset_every=0),
     cleanup=CleanupConfig(),
 )
-"""A third of the steps, half of the views, 768 pixels."""
 
 LOW_VRAM = replace(
     PAPER,
@@ -43,11 +63,11 @@ LOW_VRAM = replace(
     density=replace(PAPER.density, max_gaussians=300_000),
     cleanup=CleanupConfig(),
 )
-"""For cards of 12 GB: the paper's steps at 768 pixels with half of the views; what can be is computed twice."""
 
 STARTER_ORBIT = OrbitConfig(
     radius=(3.4, 3.8),
-    fov=(0.58, 0.64),
+    fov=(math.degrees(0.58), math.degrees(0.64)),
+    fov_pool_views=0,
     progress_every=0,
     elevation=(-10.0, 45.0),
     center_jitter=0.02,
@@ -78,22 +98,11 @@ STARTER = OptimizeConfig(
     regularizers=RegularizerConfig(tv_rgb=0.0, tv_disparity=0.0, scale=0.0),
     cleanup=CleanupConfig(),
 )
-"""For the built-in starter checkpoint: 128 pixels, a minute on two CPU cores. Twice the steps make blobs."""
 
-PRESETS: dict[str, OptimizeConfig] = {
-    "official": OFFICIAL,
-    "paper": PAPER,
-    "fast": FAST,
-    "low_vram": LOW_VRAM,
-    "starter": STARTER,
+PRESETS: dict[str, Preset] = {
+    "official": Preset("the released code's values", OFFICIAL, 81_920, RELEASED_NEGATIVE),
+    "paper": Preset("the same with what the paper's text says otherwise", PAPER, 81_920, RELEASED_NEGATIVE),
+    "fast": Preset("a third of the steps at 768 pixels", FAST, 40_000, RELEASED_NEGATIVE),
+    "low_vram": Preset("768 pixels and two views, for cards of 12 GB", LOW_VRAM, 40_000, RELEASED_NEGATIVE),
+    "starter": Preset("for the built-in checkpoint: a minute on two CPU cores", STARTER, 4_000),
 }
-
-INITIAL_COUNT: dict[str, int] = {
-    "official": 81_920,
-    "paper": 81_920,
-    "fast": 40_000,
-    "low_vram": 40_000,
-    "starter": 4_000,
-}
-"""Gaussians of the initial shape; the published 4,096 points with 20 offsets each, and less where time is short or the
-resolution lower."""

@@ -2,18 +2,107 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
-from .config import RegularizerConfig
+from ..settings import Knob, Settings, own_settings
+
+
+@dataclass(frozen=True)
+class RegularizerConfig(Settings):
+    """Weights of the terms that look at the scene instead of the teacher."""
+
+    group: ClassVar[str] = "regularizers"
+
+    tv_rgb: Annotated[
+        float,
+        Knob(
+            "Weight against noise in the pictures: total variation, before clipping. Published: 1. 0 to 10. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="smooth colours",
+        ),
+    ] = 1.0
+    tv_disparity: Annotated[
+        float,
+        Knob(
+            "Weight against a rough surface: total variation of disparity. Published: 1. 0 to 10. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="smooth surface",
+        ),
+    ] = 1.0
+    scale: Annotated[
+        float,
+        Knob(
+            "Weight of the Gaussians' mean size (world units). Published: 1. 0 to 5. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="small Gaussians",
+        ),
+    ] = 1.0
+    opacity: Annotated[
+        float,
+        Knob(
+            "Weight of the mean opacity. 0.01 to 1 with mcmc. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="faint Gaussians",
+            advanced=True,
+        ),
+    ] = 0.0
+    opacity_entropy: Annotated[
+        float,
+        Knob(
+            "Weight against half-transparency: mean binary entropy of the opacities. 0.01 to 1. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="solid or gone",
+            advanced=True,
+        ),
+    ] = 0.0
+    anisotropy: Annotated[
+        float,
+        Knob(
+            "Weight against Gaussians longer than max_anisotropy allows. 0.1 to 1. 0: off.",
+            0.0,
+            1000.0,
+            0.01,
+            label="no needles",
+            advanced=True,
+        ),
+    ] = 0.0
+    max_anisotropy: Annotated[
+        float,
+        Knob(
+            "Longest over shortest axis (a ratio) from which a Gaussian counts as a needle. 4 to 20.",
+            1.0,
+            1000.0,
+            0.5,
+            label="needle ratio",
+            advanced=True,
+        ),
+    ] = 10.0
+
+
+TERMS = tuple(s.field for s in own_settings(RegularizerConfig) if s.field != "max_anisotropy")
+"""Names of the terms: those of their weights."""
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Squared differences of neighbours in [B, H, W, C], averaged along each axis and added."""
+    """Twice the squared differences of neighbours in [B, H, W, C], averaged along each axis and added (published)."""
     vertical = (images[:, 1:] - images[:, :-1]).square().mean()
     horizontal = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
-    return vertical + horizontal
+    return 2.0 * (vertical + horizontal)
 
 
 def scene_terms(gaussians: Gaussians, weights: RegularizerConfig) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..gaussians import GSPLAT_NAMES, Gaussians
-from .config import LearningRates
 from .density import initial_state
+from .learning_rates import LearningRates
 
 
 @dataclass

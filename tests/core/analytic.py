@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import Cameras
-from dreamer_core.diffusion.moves import scaled_linear_sigmas
+from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
 from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance import GuidanceConditioning

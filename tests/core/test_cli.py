@@ -340,10 +340,10 @@ def test_a_method_brings_its_values_however_it_is_chosen(capsys):
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_show_prints_every_preset(preset, capsys):
-    assert shown(capsys, "--preset", preset)["resolution"] == str(PRESETS[preset].resolution)  # needs no prompt
+    assert shown(capsys, "--preset", preset)["resolution"] == str(PRESETS[preset].config.resolution)  # needs no prompt
     found = shown(capsys, "a mug", "--preset", preset)
-    assert found["resolution"] == str(PRESETS[preset].resolution)
-    assert found["cleanup.enabled"] == str(PRESETS[preset].cleanup.enabled)
+    assert found["resolution"] == str(PRESETS[preset].config.resolution)
+    assert found["cleanup.enabled"] == str(PRESETS[preset].config.cleanup.enabled)
     assert found["prompt.prompt"] == "a mug"
     assert set(found) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
 

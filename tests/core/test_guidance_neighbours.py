@@ -88,7 +88,7 @@ def test_sdi(t, inversions):
 
 
 def test_annealed_timesteps_fall_over_the_schedule():
-    guidance = replace(PRESETS["official"].guidance, t_annealing=(999, 200))
+    guidance = replace(PRESETS["official"].config.guidance, t_annealing=(999, 200))
     draw = lambda progress: sample_timesteps(guidance, 0, torch.Generator(), progress).t
     assert [draw(p) for p in (0.0, 0.5, 1.0)] == [999, 600, 200]
 
@@ -96,7 +96,7 @@ def test_annealed_timesteps_fall_over_the_schedule():
 @pytest.mark.parametrize("method", ["tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge"])
 def test_every_method_can_be_configured(method):
     (z, noise), c = latents(), with_artefact(conditioning())
-    config = replace(PRESETS["official"].guidance, method=method)
+    config = replace(PRESETS["official"].config.guidance, method=method)
     result = guidance_gradient(SmoothTeacher(), z, noise, Timesteps(400, 320), c, config, 0.3)
     assert result.gradient.shape == z.shape
     assert result.gradient.norm() > 0
@@ -114,7 +114,7 @@ def test_every_method_can_be_configured(method):
 )
 def test_parameters_of_the_neighbours_take_effect(method, change):
     (z, noise), c = latents(), conditioning()
-    published = replace(PRESETS["official"].guidance, method=method)
+    published = replace(PRESETS["official"].config.guidance, method=method)
     found = [
         guidance_gradient(SmoothTeacher(), z, noise, Timesteps(400, 320), c, config, 0.5)
         for config in (published, replace(published, **change))
@@ -129,7 +129,7 @@ def test_parameters_of_the_neighbours_take_effect(method, change):
 )
 def test_bad_parameters_name_their_field(change):
     with pytest.raises(InputError) as error:
-        replace(PRESETS["official"].guidance, **change)
+        replace(PRESETS["official"].config.guidance, **change)
     assert [error.value.field] == list(change)
 
 

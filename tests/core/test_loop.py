@@ -41,7 +41,7 @@ def teacher(scene):
 
 
 def config(method="tsm", steps=60, **changes):
-    starter = PRESETS["starter"]
+    starter = PRESETS["starter"].config
     guidance = replace(starter.guidance, method=method, warmup_steps=20, offset_noise=0.0, gamma=0.3)
     base = {
         "steps": steps,
@@ -98,7 +98,7 @@ EVERYTHING = {
 
 
 def everything(**changes):
-    official = PRESETS["official"]
+    official = PRESETS["official"].config
     cfg = config(**{**EVERYTHING, "regularizers": official.regularizers, **changes})
     return replace(cfg, guidance=replace(cfg.guidance, flip=0.5, offset_noise=0.1))
 
@@ -157,8 +157,8 @@ def test_reports_tell_what_happened(teacher):
 
 
 def test_clipping_limits_what_reaches_the_gaussians(teacher):
-    free = config(clip=replace(PRESETS["starter"].clip, mode="off"))
-    tight = config(clip=replace(PRESETS["starter"].clip, threshold=1e-4))
+    free = config(clip=replace(PRESETS["starter"].config.clip, mode="off"))
+    tight = config(clip=replace(PRESETS["starter"].config.clip, threshold=1e-4))
     _, (a, *_) = run(free, teacher, steps=1)
     _, (b, *_) = run(tight, teacher, steps=1)
     assert a.clipped == 0
@@ -203,7 +203,7 @@ def only(**changes):
 
 
 def test_what_reaches_the_image_is_the_clipped_gradient(teacher, monkeypatch):
-    clip = replace(PRESETS["starter"].clip, threshold=0.01)
+    clip = replace(PRESETS["starter"].config.clip, threshold=0.01)
     spy = Spy(teacher, only(clip=clip), monkeypatch)
     (gradient,) = spy.color_gradient
     size = gradient.abs().amax(dim=-1)
@@ -242,7 +242,7 @@ def test_depth_clipping_is_per_pixel_or_global(teacher, monkeypatch, mode):
     monkeypatch.setattr(
         loop, "clip_depth_gradient", lambda g, *rest: passed.append((g, plain(g, *rest)[0])) or plain(g, *rest)
     )
-    clip = replace(PRESETS["starter"].clip, depth_mode=mode)
+    clip = replace(PRESETS["starter"].config.clip, depth_mode=mode)
     Spy(teacher, only(depth_share=1.0, clip=clip), monkeypatch)
     before, after = passed[0]
     factors = (after / before)[before != 0]
@@ -308,7 +308,7 @@ def test_density_statistics_count_every_view(teacher, monkeypatch):
 
 def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
     plain = Spy(teacher, only(), monkeypatch).parameter_gradients
-    weights = replace(PRESETS["starter"].regularizers, scale=5.0)
+    weights = replace(PRESETS["starter"].config.regularizers, scale=5.0)
     spy = Spy(teacher, only(regularizers=weights), monkeypatch)
     pull = spy.parameter_gradients["scales"] - plain["scales"]
     scales = spy.before["scales"].exp()
@@ -317,8 +317,8 @@ def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
 
 
 def test_total_variation_enters_before_clipping(teacher, monkeypatch):
-    clip = replace(PRESETS["starter"].clip, threshold=1e-5)
-    weights = replace(PRESETS["starter"].regularizers, tv_rgb=1e3)
+    clip = replace(PRESETS["starter"].config.clip, threshold=1e-5)
+    weights = replace(PRESETS["starter"].config.regularizers, tv_rgb=1e3)
     spy = Spy(teacher, only(clip=clip, regularizers=weights), monkeypatch)
     assert spy.color_gradient[0].abs().max() <= 1e-5 * (1 + 1e-4)
     assert spy.report.regularizers["tv_rgb"] > 0
@@ -341,7 +341,7 @@ def test_an_interrupted_update_is_marked(teacher, monkeypatch):
 
 
 def test_timesteps_widen_during_warm_up():
-    guidance = PRESETS["official"].guidance
+    guidance = PRESETS["official"].config.guidance
     early = [sample_timesteps(guidance, 0, torch.Generator().manual_seed(i)) for i in range(500)]
     late = [sample_timesteps(guidance, 750, torch.Generator().manual_seed(i)) for i in range(500)]
     assert 900 < max(x.t for x in early) <= 980
@@ -500,7 +500,7 @@ def test_bad_configuration_names_the_field(field, kwargs):
 )
 def test_bad_guidance_names_the_field(field, kwargs):
     with pytest.raises(InputError) as error:
-        replace(PRESETS["official"].guidance, **kwargs)
+        replace(PRESETS["official"].config.guidance, **kwargs)
     assert error.value.field == field
 
 

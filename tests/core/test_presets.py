@@ -86,7 +86,7 @@ def value(config, path):
 
 @pytest.mark.parametrize("path", OFFICIAL)
 def test_official_is_the_published_value(path):
-    assert value(PRESETS["official"], path) == OFFICIAL[path]
+    assert value(PRESETS["official"].config, path) == OFFICIAL[path]
 
 
 def test_the_initial_cloud_has_the_published_size():
@@ -104,7 +104,7 @@ def test_what_is_published_of_words_start_and_optimiser():
     torch.testing.assert_close(scene.opacities, torch.full((10,), 0.1))
     torch.testing.assert_close(scene.rgb, torch.full((10, 3), 0.5))
     assert scene.shN.shape == (10, 0, 3)  # degree 0
-    state = OptimizationState.create(scene, PRESETS["official"].learning_rates)
+    state = OptimizationState.create(scene, PRESETS["official"].config.learning_rates)
     assert {type(o) for o in state.optimizers.values()} == {torch.optim.Adam}
     assert {group["eps"] for o in state.optimizers.values() for group in o.param_groups} == {1e-15}
 
@@ -116,13 +116,13 @@ def leaves(config, prefix=""):
 
 
 def test_paper_differs_from_official_in_gamma_alone():
-    official, paper = dict(leaves(PRESETS["official"])), dict(leaves(PRESETS["paper"]))
+    official, paper = dict(leaves(PRESETS["official"].config)), dict(leaves(PRESETS["paper"].config))
     assert {name for name in official if official[name] != paper[name]} == {"guidance.gamma"}
     assert paper["guidance.gamma"] == 0.3
 
 
 def test_fast_costs_less():
-    fast, official = PRESETS["fast"], PRESETS["official"]
+    fast, official = PRESETS["fast"].config, PRESETS["official"].config
     cost = lambda c: c.steps * c.views * c.resolution**2
     assert cost(fast) < cost(official) / 8
     assert fast.density.stop <= fast.steps
@@ -130,7 +130,7 @@ def test_fast_costs_less():
 
 def test_low_vram_fits_a_card_of_12_gb():
     """Half-precision weights (an SDXL's 2.6 + 0.8 billion parameters, the encoder's 34 million in float32) included."""
-    low, paper = PRESETS["low_vram"], PRESETS["paper"]
+    low, paper = PRESETS["low_vram"].config, PRESETS["paper"].config
     assert (low.resolution, low.views, low.steps, low.guidance) == (768, 2, paper.steps, paper.guidance)
     plan = plan_memory(low.memory, 0, resolution=low.resolution, views=low.views)
     assert plan.recompute_encoder

@@ -240,7 +240,7 @@ def test_the_parameterisation_is_read_from_the_scheduler_config(tiny_sdxl_dir, t
 def test_the_rescaled_schedule_is_diffusers_own():
     from diffusers import DDIMScheduler
 
-    from dreamer_core.diffusion.moves import scaled_linear_sigmas
+    from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
     from dreamer_core.diffusion.noise_schedule import zero_terminal_sigmas
 
     scheduler = DDIMScheduler(

@@ -21,7 +21,7 @@ STEPS = 60
 @pytest.mark.slow
 def test_sixty_steps_make_a_red_mushroom():
     """A mushroom, because the judge takes the grey ball that a run begins with for a mug already."""
-    base = PRESETS["starter"]
+    base = PRESETS["starter"].config
     guidance = replace(base.guidance, warmup_steps=STEPS // 3)
     config = replace(base, steps=STEPS, schedule_steps=STEPS, guidance=guidance)
     state = OptimizationState.create(initial_shape("sphere", 4000, step_generator(0, 0, "init")), config.learning_rates)

@@ -15,7 +15,7 @@ from starter.shapes import KINDS
 from starter.studies import Variant, evaluations_per_step, of_ablation, of_methods, prompts_20, with_steps
 from starter.world import KIND_NAMES, Subject
 
-STARTER = PRESETS["starter"]
+STARTER = PRESETS["starter"].config
 
 
 def test_budgets_count_what_a_method_asks_of_the_network():

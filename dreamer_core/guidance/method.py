@@ -1,0 +1,47 @@
+"""What every guidance method is: a dataclass of its own settings with one call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from torch import Tensor
+
+from ..diffusion.predictor import NoisePredictor
+from ..settings import Knob, Settings
+from .base import GuidanceConditioning, GuidanceResult, Timesteps
+
+CfgScale = Annotated[
+    float,
+    Knob(
+        "Classifier-free guidance scale (unitless). 5 to 15; sds and sds_bridge need more: 25 to 100.",
+        0.0, 1000.0, 0.5, flag=True,
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method(Settings, ABC):
+    """A score distillation method; its docstring begins with its name and paper, for help and tooltips."""
+
+    group: ClassVar[str] = "guidance"
+    offset_noise: ClassVar[float] = 0.0
+    """Strength of the per-channel offset that the method's paper adds to the noise."""
+    needs_artefacts: ClassVar[bool] = False
+    """Whether the prompt must have words for artefacts."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        predictor: NoisePredictor,
+        z: Tensor,  # [B, C, h, w] clean latents
+        noise: Tensor,  # [B, C, h, w]
+        steps: Timesteps,
+        cond: GuidanceConditioning,
+    ) -> GuidanceResult:
+        """The gradient of the latents, without the factor lambda; makes no graph."""
+
+    def timestep(self, progress: float) -> int | None:
+        """The t of a step that is `progress` in [0, 1] through the schedule; None draws it at random."""
+        return None

@@ -1,0 +1,78 @@
+"""One run from its first step to its result, for the command line and the node alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..diffusion.predictor import NoisePredictor
+from ..gaussians import Gaussians
+from ..prompts import PromptProcessor
+from .cleanup import CleanupReport, clean
+from .config import OptimizeConfig
+from .loop import optimize
+from .report import StepReport
+from .state import OptimizationState
+
+SAVE_EVERY_SECONDS = 120.0
+"""Between two saves of a run that goes on."""
+
+
+class Store(Protocol):
+    """Where the state of a run is kept."""
+
+    def save(self, state: OptimizationState) -> None:
+        """Keep the state in place of what the same run kept before."""
+        ...
+
+
+@dataclass
+class Run:
+    """A state on its way to `config.steps`."""
+
+    state: OptimizationState
+    config: OptimizeConfig
+    store: Store
+    cleaned: CleanupReport = field(default_factory=CleanupReport)
+    """What `result` removed."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state.step >= self.config.steps
+
+    def go(
+        self,
+        teacher: NoisePredictor,
+        prompts: PromptProcessor,
+        renderer: str,
+        on_step: Callable[[StepReport], bool | None],
+    ) -> None:
+        """Make steps until the last one, or until `on_step` says True or raises.
+
+        The state is saved every two minutes and at the end, whatever ends it.
+        Errors: DivergenceError where the optimisation cannot go on, and whatever `on_step` raises.
+        """
+        saved = time.monotonic()
+        try:
+            for report in optimize(self.state, teacher, prompts, self.config, renderer):
+                if on_step(report):
+                    return
+                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    self.keep()
+                    saved = time.monotonic()
+        finally:
+            self.keep()
+
+    def keep(self) -> None:
+        """Save the state as it is; not one in the middle of an update."""
+        if not self.state.updating:
+            self.store.save(self.state)
+
+    def result(self) -> Gaussians:
+        """What the run has made so far; of a finished one without what the clean-up removes."""
+        gaussians = self.state.gaussians.detach()
+        if self.finished:
+            gaussians, self.cleaned = clean(gaussians, self.config.cleanup)
+        return gaussians

@@ -1,0 +1,97 @@
+"""The training views of a step: what is drawn at random, and the rendered maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cameras import Cameras, pooled_fov, sample_orbit
+from ..gaussians import Gaussians
+from ..rendering import RenderOutput, render
+from .backgrounds import sample_backgrounds
+from .config import Recipe
+from .randomness import step_generator
+from .regularizers import normalized_disparity
+
+
+@dataclass(frozen=True)
+class DrawnViews:
+    """What a step draws before it renders."""
+
+    cameras: Cameras
+    backgrounds: Tensor  # [B, 3]
+    depth: bool
+    """Whether disparity is encoded instead of colour."""
+    flip: bool
+    """Whether the batch is mirrored before it is encoded."""
+
+
+@dataclass(frozen=True)
+class RenderedViews:
+    """The maps of a step, with their graph."""
+
+    colors: Tensor  # [B, H, W, 3] in [0, 1]
+    disparity: Tensor | None  # [B, H, W, 1] in [0, 1]
+    infos: list[dict[str, Any]]
+    """Of the renderer, one per render; density control reads them."""
+    mean_scale: Tensor  # [], of all Gaussians as they were rendered
+
+
+def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
+    """Cameras, backgrounds and choices of a step; all follow from (seed, step)."""
+
+    def place(pool: int) -> float:
+        return float(torch.rand((), generator=step_generator(config.seed, pool, "fov")))
+
+    orbit, views = config.cameras, config.views
+    fov_places = pooled_fov(orbit, views, step, place)
+    generator = step_generator(config.seed, step, "cameras")
+    cameras = sample_orbit(orbit, views, config.resolution, step, generator, fov_places)
+    backgrounds = sample_backgrounds(config.background, views, step_generator(config.seed, step, "background"))
+    choices = torch.rand(2, generator=step_generator(config.seed, step, "choices")).tolist()
+    return DrawnViews(
+        cameras.to(device),
+        backgrounds.to(device),
+        depth=choices[0] < config.depth_share,
+        flip=choices[1] < config.guidance.flip,
+    )
+
+
+def render_views(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str) -> RenderedViews:
+    """Render the views of a step; every view sees scales of its own where `scale_noise` is on.
+
+    Colours are cut off at 1 as displays do, so that the encoder sees pictures; there the gradient ends.
+    """
+    with_depth = drawn.depth or config.regularizers.tv_disparity > 0
+
+    def rendered(scene: Gaussians, cameras: Cameras, backgrounds: Tensor) -> RenderOutput:
+        return render(scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer)
+
+    if config.scale_noise > 0:
+        generator = step_generator(config.seed, step, "scales")
+        scenes = [noisy_scales(gaussians, config.scale_noise, generator) for _ in range(config.views)]
+        outputs = [
+            rendered(scene, drawn.cameras.at([view]), drawn.backgrounds[view : view + 1])
+            for view, scene in enumerate(scenes)
+        ]
+    else:
+        scenes, outputs = [gaussians], [rendered(gaussians, drawn.cameras, drawn.backgrounds)]
+    disparity = None
+    if with_depth:
+        depth_sums = torch.cat([o.depth_sums for o in outputs if o.depth_sums is not None])
+        disparity = normalized_disparity(depth_sums, torch.cat([o.alphas for o in outputs]), drawn.cameras.fov)
+    return RenderedViews(
+        torch.cat([o.colors for o in outputs]).clamp(0.0, 1.0),
+        disparity,
+        [o.info for o in outputs],
+        torch.stack([scene.scales.detach().mean() for scene in scenes]).mean(),
+    )
+
+
+def noisy_scales(gaussians: Gaussians, amount: float, generator: torch.Generator) -> Gaussians:
+    """Scales times 1 + N(0, amount), kept positive."""
+    factor = 1.0 + amount * torch.randn(gaussians.log_scales.shape, generator=generator)
+    return gaussians.with_log_scales(gaussians.log_scales + factor.clamp_min(1e-6).log().to(gaussians.device))

@@ -35,7 +35,7 @@ class PromptConfig(Settings):
             "One object in plain words, without a place or a camera: 'a red mug'. Weights such as (red:1.2) and "
             "embeddings work."
         ),
-    ] = "an object"
+    ] = "a red mug"
     negative: Annotated[
         str,
         Knob("What to steer away from, e.g. 'blurry, low quality'.", flag=True),

@@ -6,8 +6,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from .cameras import DreamerXLCameras
 from .cleanup import DreamerXLCleanup
+from .density import DreamerXLDensityControl
 from .export import DreamerXLExport
-from .guidance import DreamerXLDensityControl, DreamerXLGradientClip, DreamerXLTSMGuidance
+from .guidance import DreamerXLGradientClip, DreamerXLTSMGuidance
 from .host.snapshots import add_routes
 from .host.starter import offer_loras
 from .initialize import DreamerXLInitialize

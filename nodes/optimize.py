@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,24 +10,15 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core import __version__
-from ..dreamer_core.cameras import turntable
+from ..dreamer_core.cameras import turntable, with_angles
 from ..dreamer_core.diffusion.predictor import Conditioning
 from ..dreamer_core.errors import InputError
-from ..dreamer_core.guidance.clipping import ClipConfig
-from ..dreamer_core.optimize import (
-    PRESETS,
-    CleanupConfig,
-    DensityConfig,
-    GuidanceConfig,
-    OptimizationState,
-    OptimizeConfig,
-    RegularizerConfig,
-    clean,
-    optimize,
-)
-from ..dreamer_core.optimize.memory import MODES
+from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, Recipe, StepReport
+from ..dreamer_core.optimize.identity import Identity
+from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import resolve_backend
+from ..dreamer_core.settings import Setting, changed
 from .cleanup import described
 from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
@@ -39,7 +29,6 @@ from .host.splat import one_from_splat, to_splat
 from .host.store import RunStore
 from .sockets import (
     CATEGORY,
-    CameraSettings,
     DreamerCameras,
     DreamerClip,
     DreamerDensity,
@@ -50,43 +39,37 @@ from .sockets import (
     errors_named,
     validated,
 )
+from .widgets import PRESET, Overrides, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
 RENDERERS = ("auto", "gsplat", "numba", "torch")
-CLEANUP = ("preset", "on", "off")
-SAVE_EVERY = 120.0
-"""Seconds between two saves of a running optimisation."""
+NUMBERS = ("steps", "views", "resolution")
+PLACED = (*NUMBERS, "seed", "depth_share", "scale_noise", "memory")
+"""Top-level settings whose inputs have their place in saved graphs."""
 
 
-def build_config(
-    preset: str,
-    numbers: dict[str, int],
-    guidance: GuidanceConfig | None,
-    clip: ClipConfig | None,
-    cameras: CameraSettings | None,
-    density: DensityConfig | None,
-    *,
-    regularizers: RegularizerConfig | None = None,
-    shares: dict[str, float] | None = None,
-    memory: str = "auto",
-    cleanup: str = "preset",
-) -> OptimizeConfig:
-    """The preset, with what is wired, numbers that are not 0 and shares that are not negative. Errors: InputError."""
-    given: dict[str, Any] = {k: v for k, v in numbers.items() if v or k == "seed"}
-    given |= {k: v for k, v in (shares or {}).items() if v >= 0}
-    wired = {"guidance": guidance, "clip": clip, "density": density, "regularizers": regularizers}
-    for name, value, options in (("memory", memory, MODES), ("cleanup", cleanup, CLEANUP)):
-        if value not in options:
-            raise InputError(name, f"one of {', '.join(options)}", value)
-    if memory != "auto":
-        given["memory"] = memory
-    if cleanup != "preset":
-        given["cleanup"] = CleanupConfig(enabled=cleanup == "on")
-    given |= {k: v for k, v in wired.items() if v is not None}
-    if cameras is not None:
-        given |= {"cameras": cameras.orbit, "background": cameras.background}
+def top_level() -> dict[str, Setting]:
+    """The settings that no settings node holds, by name."""
+    return {setting.field: setting for setting in settings_of("")}
+
+
+def clean_up() -> Setting:
+    """Whether the finished object is cleaned."""
+    return next(setting for setting in settings_of("cleanup") if setting.field == "enabled")
+
+
+def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
+    """The preset with what was touched, and that alone. Errors: InputError."""
+    if preset not in PRESETS:
+        raise InputError("preset", f"one of {', '.join(PRESETS)}", preset)
+    touched = {name: value for one in given if one is not None for name, value in one.items()}
+    angles = touched.pop("angles", None)
     # Fewer or more steps keep the preset's schedule, so that a run can be extended.
-    return replace(PRESETS[preset], **given)
+    config = changed(PRESETS[preset].config, touched)
+    if angles is None:
+        return config
+    own_progress = "cameras.progress_every" in touched
+    return replace(config, cameras=with_angles(config.cameras, angles, 0 if own_progress else config.schedule_steps))
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
@@ -100,24 +83,22 @@ def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
     return replace(prompts, **moved)
 
 
-def run_key(
-    model: Any, vae: Any, prompt: PromptBundle, splat: Types.SPLAT, config: OptimizeConfig, backend: str
-) -> str:
-    """Everything that decides the result, except the number of steps."""
-    key = Key().text("dreamer-xl-run-1", __version__, backend, model.load_device.type)
-    state_only = {"recompute_encoder": False, "memory": "auto", "cleanup": CleanupConfig()}
-    key.text(replace(config, steps=1, **state_only), sorted(prompt.sizes.items()))
-    for field in fields(prompt.views):
-        value = getattr(prompt.views, field.name)
-        if isinstance(value, Conditioning):
-            key.text(field.name).tensor(value.tokens).tensor(value.pooled)
-        else:
-            key.text(field.name, value)
+def run_name(
+    model: Any, vae: Any, prompt: PromptBundle, splat: Types.SPLAT, recipe: Recipe, backend: str
+) -> tuple[str | None, str]:
+    """What names a run: everything that decides its state at a step. And what to tell the user about it.
+
+    None where something of it cannot be identified, so that no run is ever taken for another.
+    """
+    key = Key().add("the prompt", (prompt.views, sorted(prompt.sizes.items())))
     for name in ("positions", "scales", "rotations", "opacities", "sh", "counts"):
         key.text(name).tensor(getattr(splat, name))
     add_model(key, model)
     add_vae(key, vae)
-    return key.hexdigest()
+    content = key.identity()
+    machine = {"version": __version__, "renderer": backend, "device": model.load_device.type}
+    run = Identity(recipe, {**machine, "content": content.name})
+    return (None if content.name is None else run.key), content.note
 
 
 def run(
@@ -129,41 +110,39 @@ def run(
     renderer: str,
     node_id: str | None,
     workflow: str | None = None,
-) -> OptimizationState:
+) -> Run:
     """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
     Call outside inference mode.
     """
-    if config.guidance.method == "sds_bridge" and prompt.views.artefact is None:
-        raise InputError("prompt", "words for artefacts, which sds_bridge needs", "none", "see Dreamer XL Prompt")
+    method = config.guidance.method
+    if method.needs_artefacts and prompt.views.artefact is None:
+        raise InputError("prompt", f"words for artefacts, which {method.name} needs", "none", "see Dreamer XL Prompt")
     device = model.load_device
     start = one_from_splat(splat)
     backend = resolve_backend(renderer, device)
-    store = RunStore(run_key(model, vae, prompt, splat, config, backend))
+    name, note = run_name(model, vae, prompt, splat, config.recipe, backend)
+    if note:
+        say(note, node_id)
+    store = RunStore(name)
     state = store.load(config.steps, config.learning_rates, device)
     if state is None:
         state = OptimizationState.create(start.to(device), config.learning_rates)
     if state.step >= config.steps:
-        return state
-    saved, saved_at = None, time.monotonic()
-    progress = Progress(config.steps, state.step, node_id, backend, workflow)
+        return Run(state, config, store)
+    progress = Progress(config.steps, state.step, node_id, backend, workflow, note)
     size = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
     with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
-        prompts = on_device(prompt.views, device)
-        try:
-            for report in optimize(state, teacher, prompts, config, backend):
-                progress.update(report, state.gaussians)
-                if time.monotonic() - saved_at > SAVE_EVERY:
-                    saved, saved_at = store.save(state, replaces=saved), time.monotonic()
-                mm.throw_exception_if_processing_interrupted()
-        except mm.InterruptProcessingException:  # between two steps, or before one changed anything
-            if state.step > 0:
-                store.save(state, replaces=saved)
-            raise
-    store.save(state, replaces=saved)
+        made = Run(state, config, store)
+
+        def on_step(report: StepReport) -> None:
+            progress.update(report, made.state.gaussians)
+            mm.throw_exception_if_processing_interrupted()
+
+        made.go(teacher, on_device(prompt.views, device), backend, on_step)
     progress.close()
-    return state
+    return made
 
 
 class DreamerXLOptimize(io.ComfyNode):
@@ -171,20 +150,12 @@ class DreamerXLOptimize(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def override(name: str, high: int, step: int, tip: str) -> io.Input:
-            return io.Int.Input(name, default=0, min=0, max=high, step=step, tooltip=f"{tip} 0: the preset's value.")
-
-        def share(name: str, high: float, tip: str) -> io.Input:
-            return io.Float.Input(
-                name,
-                default=-1.0,
-                min=-1.0,
-                max=high,
-                step=0.01,
-                tooltip=f"{tip} -1: the preset's value.",
-                optional=True,
-                advanced=True,
-            )
+        top = top_level()
+        placed = {input.id: input for input in preset_widgets(top[name] for name in PLACED if name != "seed")}
+        for name in NUMBERS:
+            placed[name].optional = False
+        cleanup = preset_widgets([clean_up()])[0]
+        cleanup.id = "cleanup"
 
         def wired(kind: Any, name: str, tip: str) -> io.Input:
             return kind.Input(name, optional=True, tooltip=f"{tip} Not wired: the preset's.")
@@ -205,20 +176,17 @@ class DreamerXLOptimize(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="official",
-                    tooltip="Everything that is not set here. official: the released code. paper: its text. fast: a "
-                    "third of the steps at 768 pixels. low_vram: for cards of 12 GB. starter: for the built-in "
-                    "checkpoint.",
+                    tooltip="Everything that is not set here. "
+                    + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
                 ),
-                override("steps", 1_000_000, 1, "Optimisation steps. 80 to 150 for the starter, 800 to 2500 for SDXL."),
-                override("views", 64, 1, "Views per step. 2 to 4; more is slower and smoother."),
-                override("resolution", 2048, 64, "Pixels per side, a multiple of 64. 1024 for SDXL."),
+                *(placed[name] for name in NUMBERS),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Seed of cameras, timesteps and noise. Any whole number.",
+                    tooltip=top["seed"].knob.tip,
                 ),
                 wired(DreamerGuidance, "guidance", "Method and timesteps."),
                 wired(DreamerClip, "clip", "Pixel-by-pixel gradient clipping."),
@@ -242,26 +210,11 @@ class DreamerXLOptimize(io.ComfyNode):
                     tooltip="auto: gsplat on CUDA, else numba. torch is the slow reference.",
                 ),
                 wired(DreamerRegularizers, "regularizers", "Smoothness and the size of the Gaussians."),
-                share("depth_share", 1.0, "Share of the steps that look at depth instead of colour. 0 to 0.3."),
-                share("scale_noise", 1.0, "Random change of sizes in every step, as a share. 0 to 0.2."),
-                io.Combo.Input(
-                    "memory",
-                    options=list(MODES),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="low: compute twice instead of keeping, slower. high: keep everything. auto: the preset's, "
-                    "or what fits. The result is the same.",
-                ),
-                io.Combo.Input(
-                    "cleanup",
-                    display_name="clean up",
-                    options=list(CLEANUP),
-                    default="preset",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Remove invisible Gaussians and floaters at the end. preset: all but official, paper do.",
-                ),
+                placed["depth_share"],
+                placed["scale_noise"],
+                placed["memory"],
+                cleanup,
+                *preset_widgets(setting for name, setting in top.items() if name not in PLACED),
             ],
             outputs=[
                 io.Splat.Output(display_name="splat", tooltip="The finished object."),
@@ -272,12 +225,12 @@ class DreamerXLOptimize(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, resolution: int | None = None, preset: str | None = None) -> bool | str:
-        if preset is not None and preset not in PRESETS:
-            return f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
+        if wrong := one_of({"preset": preset}, {"preset": lambda: PRESETS}):
+            return wrong
         return validated(
             cls,
             {"resolution": resolution},
-            lambda: build_config("official", {"resolution": resolution or 0}, None, None, None, None),
+            lambda: build_config("official", overrides([top_level()["resolution"]], {"resolution": resolution})),
         )
 
     @classmethod
@@ -288,33 +241,27 @@ class DreamerXLOptimize(io.ComfyNode):
         prompt: PromptBundle,
         splat: Types.SPLAT,
         preset: str,
-        steps: int,
-        views: int,
-        resolution: int,
         seed: int,
-        guidance: GuidanceConfig | None = None,
-        clip: ClipConfig | None = None,
-        cameras: CameraSettings | None = None,
-        density: DensityConfig | None = None,
+        guidance: Overrides | None = None,
+        clip: Overrides | None = None,
+        cameras: Overrides | None = None,
+        density: Overrides | None = None,
         final_views: int = 8,
         renderer: str = "auto",
-        regularizers: RegularizerConfig | None = None,
-        depth_share: float = -1.0,
-        scale_noise: float = -1.0,
-        memory: str = "auto",
-        cleanup: str = "preset",
+        regularizers: Overrides | None = None,
+        cleanup: str = PRESET,
+        **values: Any,
     ) -> io.NodeOutput:
-        numbers = {"steps": steps, "views": views, "resolution": resolution, "seed": seed}
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            shares = {"depth_share": depth_share, "scale_noise": scale_noise}
-            more = {"regularizers": regularizers, "shares": shares, "memory": memory, "cleanup": cleanup}
-            config = build_config(preset, numbers, guidance, clip, cameras, density, **more)
+            own = overrides(top_level().values(), {**values, "seed": seed})
+            own |= overrides([clean_up()], {"enabled": cleanup})
+            config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-            state = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
-            gaussians, removed = clean(state.gaussians.detach(), config.cleanup)
+            made = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
+            gaussians = made.result()
             if config.cleanup.enabled:
-                say(f"{len(gaussians):,} Gaussians · {described(removed)}", cls.hidden.unique_id)
+                say(f"{len(gaussians):,} Gaussians · {described(made.cleaned)}", cls.hidden.unique_id)
             white = torch.ones(3, device=gaussians.device)
             orbit = turntable(final_views, min(config.resolution, 1024), elevation=15.0)
             views = views_image(gaussians, orbit, white, renderer)

@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..dreamer_core.prompts import PerpNeg, PromptConfig, ViewPrompts, encode_prompts
+from ..dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
+from ..dreamer_core.settings import Setting, own_settings
 from .host.conditioning import HostTextEncoder, from_comfy
 from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named, validated
+from .widgets import plain_values, plain_widgets
 
-_ELEVATIONS = {"min": -90.0, "max": 90.0, "step": 1.0}
-
-
-def _overhead_inputs() -> list[io.Input]:
-    return [
-        io.Float.Input(
-            "overhead_from",
-            default=45.0,
-            **_ELEVATIONS,
-            optional=True,
-            advanced=True,
-            tooltip="Elevation in degrees where the overhead prompt begins to blend in. Good values: 30 to 60.",
-        ),
-        io.Float.Input(
-            "overhead_to",
-            default=75.0,
-            **_ELEVATIONS,
-            optional=True,
-            advanced=True,
-            tooltip="Elevation in degrees from which only the overhead prompt counts. Good values: 60 to 90.",
-        ),
-    ]
+BLENDING = (
+    "overhead_from", "overhead_to", "perp_neg", "perp_neg_weight", "perp_neg_front_decay", "perp_neg_side_decay",
+)  # fmt: skip
+"""Settings of prompts that hold no words."""
 
 
-def _perp_neg_inputs() -> list[io.Input]:
-    def number(name: str, default: float, low: float, high: float, tooltip: str) -> io.Input:
-        return io.Float.Input(
-            name, default=default, min=low, max=high, step=0.1, optional=True, advanced=True, tooltip=tooltip
-        )
+def _settings(names: Sequence[str] = ()) -> list[Setting]:
+    """The settings of a prompt; of them, those named."""
+    found = own_settings(PromptConfig)
+    return [setting for setting in found if not names or setting.field in names]
 
-    decay = "(unitless). Larger: avoided less as it comes into view."
-    return [
-        io.Boolean.Input(
-            "perp_neg",
-            display_name="avoid other sides",
-            default=False,
-            optional=True,
-            advanced=True,
-            tooltip="Also steer away from the other directions (Perp-Neg), against several faces. Up to two more "
-            "network evaluations per view.",
-        ),
-        number("perp_neg_weight", -2.0, -20.0, 0.0, "How strongly other sides are avoided. Published: -2. -4 to -0.5."),
-        number("perp_neg_front_decay", 2.0, 0.0, 100.0, f"Of the front {decay} Published: 2. 1 to 5."),
-        number("perp_neg_side_decay", 10.0, 0.0, 100.0, f"Of the sides {decay} Published: 10. 5 to 20."),
-    ]
+
+def _blended(values: Mapping[str, Any]) -> PromptConfig:
+    return PromptConfig(**plain_values(_settings(BLENDING), values))
 
 
 class DreamerXLPrompt(io.ComfyNode):
@@ -60,9 +34,10 @@ class DreamerXLPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def words(name: str, default: str, tooltip: str) -> io.Input:
-            return io.String.Input(name, default=default, optional=True, advanced=True, tooltip=tooltip)
-
+        inputs = plain_widgets(_settings())
+        for text in inputs[:2]:  # the prompt and what to steer away from
+            text.multiline = text.dynamic_prompts = True
+        inputs[0].optional = False
         return io.Schema(
             node_id="DreamerXLPrompt",
             display_name="Dreamer XL Prompt",
@@ -71,32 +46,7 @@ class DreamerXLPrompt(io.ComfyNode):
             search_aliases=["text to 3d prompt", "view dependent prompt", "directional prompt", "janus"],
             inputs=[
                 io.Clip.Input("clip", tooltip="Text encoders of the SDXL checkpoint; a LoRA's CLIP works too."),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="a red mug",
-                    tooltip="One object in plain words, without a place or a camera: 'a red mug'. Weights such as "
-                    "(red:1.2) and embeddings work.",
-                ),
-                io.String.Input(
-                    "negative",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    optional=True,
-                    tooltip="What to steer away from, e.g. 'blurry, low quality'. Empty is a good start.",
-                ),
-                words("front", "front view", "Added for cameras in front (azimuth 0 degrees). Empty adds nothing."),
-                words("side", "side view", "Added for cameras at the sides (azimuth 90 and -90 degrees)."),
-                words("back", "back view", "Added for cameras behind (azimuth 180 degrees)."),
-                words("overhead", "", "Added for cameras above, e.g. 'overhead view'. Empty switches it off."),
-                words("inversion", "", "Prompt of the DDIM paths. Empty, as published, is right nearly always."),
-                *_overhead_inputs(),
-                *_perp_neg_inputs(),
-                words(
-                    "artefacts", "", "For the method sds_bridge: what to get away from, e.g. 'oversaturated, blurry'."
-                ),
+                *inputs,
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
         )
@@ -105,37 +55,17 @@ class DreamerXLPrompt(io.ComfyNode):
     def validate_inputs(
         cls,
         prompt: str | None = None,
-        overhead_from: float | None = 45.0,
-        overhead_to: float | None = 75.0,
+        overhead_from: float | None = PromptConfig.overhead_from,
+        overhead_to: float | None = PromptConfig.overhead_to,
     ) -> bool | str:
         above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
-        return validated(cls, above, lambda: PromptConfig("linked" if prompt is None else prompt, **above))
+        words = {} if prompt is None else {"prompt": prompt}
+        return validated(cls, above, lambda: PromptConfig(**words, **plain_values(_settings(BLENDING), above)))
 
     @classmethod
-    def execute(
-        cls,
-        clip: object,
-        prompt: str,
-        negative: str = "",
-        front: str = "front view",
-        side: str = "side view",
-        back: str = "back view",
-        overhead: str = "",
-        inversion: str = "",
-        overhead_from: float = 45.0,
-        overhead_to: float = 75.0,
-        perp_neg: bool = False,
-        perp_neg_weight: float = -2.0,
-        perp_neg_front_decay: float = 2.0,
-        perp_neg_side_decay: float = 10.0,
-        artefacts: str = "",
-    ) -> io.NodeOutput:
+    def execute(cls, clip: object, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
-            weights = PerpNeg(perp_neg_weight, perp_neg_front_decay, perp_neg_side_decay)
-            words = {"front": front, "side": side, "back": back, "overhead": overhead, "inversion": inversion}
-            words |= {"negative": negative, "artefacts": artefacts}
-            above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
-            config = PromptConfig(prompt, perp_neg=perp_neg, perp_neg_weights=weights, **words, **above)
+            config = PromptConfig(**plain_values(_settings(), values))
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
 
@@ -160,17 +90,20 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 view("back", "Seen from behind (azimuth 180 degrees). Not wired: as side."),
                 view("overhead", "Seen from above. Not wired: nothing special happens above."),
                 view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
-                *_overhead_inputs(),
-                *_perp_neg_inputs(),
+                *plain_widgets(_settings(BLENDING)),
                 view("artefact", "For the method sds_bridge: the prompt with words for artefacts added to it."),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
         )
 
     @classmethod
-    def validate_inputs(cls, overhead_from: float | None = 45.0, overhead_to: float | None = 75.0) -> bool | str:
-        values = {"overhead_from": overhead_from, "overhead_to": overhead_to}
-        return validated(cls, values, lambda: PromptConfig("linked", **values))
+    def validate_inputs(
+        cls,
+        overhead_from: float | None = PromptConfig.overhead_from,
+        overhead_to: float | None = PromptConfig.overhead_to,
+    ) -> bool | str:
+        above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+        return validated(cls, above, lambda: _blended(above))
 
     @classmethod
     def execute(
@@ -181,18 +114,12 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
         back: list | None = None,
         overhead: list | None = None,
         inversion: list | None = None,
-        overhead_from: float = 45.0,
-        overhead_to: float = 75.0,
-        perp_neg: bool = False,
-        perp_neg_weight: float = -2.0,
-        perp_neg_front_decay: float = 2.0,
-        perp_neg_side_decay: float = 10.0,
         artefact: list | None = None,
+        **values: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt (from Conditioning)"):
             given = {"front": front, "side": side, "back": back, "overhead": overhead}
             given |= {"negative": negative, "inversion": inversion, "artefact": artefact}
-            weights = PerpNeg(perp_neg_weight, perp_neg_front_decay, perp_neg_side_decay)
             parts = {k: from_comfy(v, k) for k, v in given.items() if v is not None}
             sizes = {k: v for _, s in parts.values() for k, v in s.items()}
             front_part = parts["front"]
@@ -204,9 +131,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 overhead=parts["overhead"][0] if "overhead" in parts else None,
                 negative=parts["negative"][0],
                 inversion=parts.get("inversion", parts["negative"])[0],
-                overhead_from=overhead_from,
-                overhead_to=overhead_to,
-                perp_neg=weights if perp_neg else None,
                 artefact=parts["artefact"][0] if "artefact" in parts else None,
+                blending=_blended(values),
             )
             return io.NodeOutput(PromptBundle(views, sizes))

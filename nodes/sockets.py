@@ -9,9 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..dreamer_core.cameras import OrbitConfig
 from ..dreamer_core.errors import DivergenceError, InputError
-from ..dreamer_core.optimize import BackgroundConfig
 from ..dreamer_core.prompts import ViewPrompts
 
 CATEGORY = "3d/dreamer xl"
@@ -31,14 +29,6 @@ class PromptBundle:
     views: ViewPrompts
     sizes: Mapping[str, int] = field(default_factory=dict)
     """SDXL's size conditioning where the user set it (width, crop_w, target_width, ...); else the render size."""
-
-
-@dataclass(frozen=True)
-class CameraSettings:
-    """Value of a DREAMER_CAMERAS socket."""
-
-    orbit: OrbitConfig
-    background: BackgroundConfig
 
 
 @contextmanager

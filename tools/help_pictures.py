@@ -205,7 +205,7 @@ def floaters(splat: Gaussians) -> Image.Image:
     bare = [splat, *(replace(p, shN=splat.shN[:1].expand(len(p), -1, -1) * 0) for p in small)]
     fields = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
     dirty = Gaussians(*(torch.cat([getattr(g, f) for g in bare]) for f in fields))
-    return row([dirty, clean(dirty, CleanupConfig(floater_percent=1.0))[0]], [30.0, 30.0])
+    return row([dirty, clean(dirty, CleanupConfig(floater_share=1.0))[0]], [30.0, 30.0])
 
 
 RENDERS: dict[str, Callable[[Gaussians], Image.Image]] = {

@@ -37,7 +37,7 @@ class CleanupConfig(Settings):
             label="remove floaters",
         ),
     ] = True
-    floater_percent: Annotated[
+    floater_share: Annotated[
         float,
         Knob(
             "A loose piece goes below this percentage of what the object shows. 0.1 careful, 2 bold.",
@@ -112,6 +112,6 @@ def _attached(gaussians: Gaussians, config: CleanupConfig) -> Tensor:
     two_largest = gaussians.scales.detach().topk(2, dim=1).values.cpu().double()
     area = gaussians.opacities.detach().cpu().double() * two_largest.prod(dim=1)
     mass = torch.zeros(int(component.max()) + 1, dtype=torch.float64).index_add_(0, component, area)
-    large = mass >= config.floater_percent / 100 * mass.sum()
+    large = mass >= config.floater_share / 100 * mass.sum()
     large[mass.argmax()] = True
     return large[component].to(gaussians.device)

@@ -1,0 +1,165 @@
+"""Declared settings as widgets, and what people touched of them.
+
+A widget that nobody touched holds a value that no setting can have (a number below its bounds, or the word "preset"),
+so that whatever preset the optimiser runs with stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..dreamer_core.optimize import PRESETS, OptimizeConfig
+from ..dreamer_core.settings import Setting, declared_settings, own_settings, values
+
+PRESET = "preset"
+ON, OFF = "on", "off"
+Overrides = Mapping[str, Any]
+"""Values by the dotted names of their settings: what a settings node hands to the optimiser."""
+
+
+def settings_of(group: str) -> tuple[Setting, ...]:
+    """The settings of a group that widgets offer, in the order of their declaration; "" is the top level."""
+    found = declared_settings(OptimizeConfig)
+    return tuple(s for s in found if s.path == group and not s.variant and not s.knob.secret)
+
+
+def variant_settings(choice: type) -> tuple[Setting, ...]:
+    """Those that one variant of a choice has of its own."""
+    return tuple(s for s in own_settings(choice) if not s.knob.secret)
+
+
+def ends(setting: Setting) -> tuple[str, ...]:
+    """The inputs of a setting: itself, or both values of a pair."""
+    return tuple(f"{setting.field}_{end}" for end in setting.knob.ends) if setting.is_pair else (setting.field,)
+
+
+def untouched(setting: Setting) -> Any:
+    """The value of a widget that leaves the preset's."""
+    if setting.knob.unset is not None:
+        return setting.knob.unset
+    low = setting.knob.low
+    if setting.number is None or low is None:
+        return PRESET
+    return setting.number(-1 if low >= 0 else low - 1)
+
+
+def is_touched(setting: Setting, value: Any) -> bool:
+    """Whether a widget's value means anything; numbers below the bounds do not, so that arrows can leave them."""
+    if value is None or value == untouched(setting):
+        return False
+    return setting.number is None or setting.knob.low is None or value >= setting.knob.low
+
+
+def preset_values(name: str, end: int | None = None) -> str:
+    """What the presets say of a setting, for its tooltip; nothing where they have none."""
+    found: dict[str, list[str]] = {}
+    for preset, made in PRESETS.items():
+        value = dict(values(made.config)).get(name)
+        if value is not None:
+            found.setdefault(shown(value if end is None else value[end]), []).append(preset)
+    if len(found) < 2:
+        return next(iter(found), "")
+    return "; ".join(f"{', '.join(presets)} {value}" for value, presets in found.items())
+
+
+def shown(value: Any) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool):
+        return ON if value else OFF
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def preset_widgets(settings: Iterable[Setting], path: str = "") -> list[io.Input]:
+    """Optional widgets that leave the preset's value until they are touched; `path` is that of a variant's group."""
+    made = []
+    for setting in settings:
+        full = f"{path}.{setting.field}" if path else setting.name
+        for end, id in enumerate(ends(setting)):
+            tip = setting.knob.second_tip if end else setting.knob.tip
+            which = preset_values(full, end if setting.is_pair else None)
+            made.append(
+                _widget(setting, id, untouched(setting), f"{tip} {_left(setting)}{f' ({which})' if which else ''}.")
+            )
+    return made
+
+
+def _left(setting: Setting) -> str:
+    """How a widget is told to leave the preset's value."""
+    if setting.number is None or isinstance(setting.knob.unset, str):
+        return f"{untouched(setting)}: the preset's"
+    return f"Below {setting.knob.low:g}: the preset's"
+
+
+def plain_widgets(settings: Iterable[Setting]) -> list[io.Input]:
+    """Optional widgets that begin with the declared defaults."""
+    return [
+        _widget(s, id, s.default[end] if s.is_pair else s.default, s.knob.second_tip if end else s.knob.tip)
+        for s in settings
+        for end, id in enumerate(ends(s))
+    ]
+
+
+def _widget(setting: Setting, id: str, default: Any, tip: str) -> io.Input:
+    knob = setting.knob
+    common: dict[str, Any] = {"optional": True, "advanced": knob.advanced, "tooltip": tip}
+    if knob.label:
+        common["display_name"] = knob.label
+    if setting.number is not None:
+        assert knob.low is not None
+        bounds = {"default": default, "min": min(knob.low, default), "max": knob.high, "step": knob.step}
+        return (io.Int if setting.number is int else io.Float).Input(id, **bounds, **common)
+    if setting.kind is str:
+        return io.String.Input(id, default=default, **common)
+    if isinstance(default, bool):
+        return io.Boolean.Input(id, default=default, **common)
+    options = [ON, OFF] if setting.kind is bool else list(setting.options)
+    return io.Combo.Input(id, options=options if default in options else [default, *options], default=default, **common)
+
+
+def overrides(settings: Iterable[Setting], given: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values that people touched, by dotted names. Unknown inputs are left alone."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        group = f"{path}." if path else setting.name.removesuffix(setting.field)
+        for id in ends(setting):
+            if id in given and is_touched(setting, given[id]):
+                found[f"{group}{id}"] = _meant(setting, given[id])
+    return found
+
+
+def _meant(setting: Setting, value: Any) -> Any:
+    """A widget's value as the setting's; graphs of earlier versions hold true and false."""
+    if setting.kind is bool and not isinstance(value, bool):
+        return {ON: True, OFF: False}.get(value, value)
+    return setting.number(value) if setting.number is not None else value
+
+
+def plain_values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields and values of a dataclass from plain widgets; what is not given keeps its default."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        ids = ends(setting)
+        if setting.is_pair:
+            pair = tuple(d if given.get(i) is None else given[i] for i, d in zip(ids, setting.default))
+            found[setting.field] = pair
+        elif given.get(setting.field) is not None:
+            found[setting.field] = given[setting.field]
+    return found
+
+
+def ordered(settings: Iterable[Setting], names: Iterable[str]) -> list[Setting]:
+    """Settings in the order that saved graphs know, then those that came later in the order of their declaration."""
+    left = {s.name: s for s in settings}
+    return [left.pop(name) for name in names] + list(left.values())
+
+
+def one_of(inputs: Mapping[str, Any], choices: Mapping[str, Callable[[], Iterable[str]]]) -> str:
+    """What is wrong with words that ComfyUI leaves to a node's own check, or nothing; linked values are None."""
+    for name, options in choices.items():
+        value = inputs.get(name)
+        if value is not None and value not in (allowed := list(options())):
+            return f"{name}: expected one of {', '.join(map(str, allowed))}, got {value!r}"
+    return ""

@@ -30,7 +30,7 @@ from ..dreamer_core.optimize.memory import MODES
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import resolve_backend
 from .cleanup import described
-from .host.identity import Key, add_model, add_vae
+from .host.identity import Identity, Key, add_model, add_vae
 from .host.images import views_image
 from .host.progress import Progress, say
 from .host.results import view_ui
@@ -102,22 +102,17 @@ def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
 
 def run_key(
     model: Any, vae: Any, prompt: PromptBundle, splat: Types.SPLAT, config: OptimizeConfig, backend: str
-) -> str:
+) -> Identity:
     """Everything that decides the result, except the number of steps."""
-    key = Key().text("dreamer-xl-run-1", __version__, backend, model.load_device.type)
+    key = Key().text("dreamer-xl-run-2", __version__, backend, model.load_device.type)
     state_only = {"recompute_encoder": False, "memory": "auto", "cleanup": CleanupConfig()}
-    key.text(replace(config, steps=1, **state_only), sorted(prompt.sizes.items()))
-    for field in fields(prompt.views):
-        value = getattr(prompt.views, field.name)
-        if isinstance(value, Conditioning):
-            key.text(field.name).tensor(value.tokens).tensor(value.pooled)
-        else:
-            key.text(field.name, value)
+    key.add("the settings", replace(config, steps=1, **state_only))
+    key.add("the prompt", (prompt.views, sorted(prompt.sizes.items())))
     for name in ("positions", "scales", "rotations", "opacities", "sh", "counts"):
         key.text(name).tensor(getattr(splat, name))
     add_model(key, model)
     add_vae(key, vae)
-    return key.hexdigest()
+    return key.identity()
 
 
 def run(
@@ -139,14 +134,17 @@ def run(
     device = model.load_device
     start = one_from_splat(splat)
     backend = resolve_backend(renderer, device)
-    store = RunStore(run_key(model, vae, prompt, splat, config, backend))
+    identity = run_key(model, vae, prompt, splat, config, backend)
+    if identity.note:
+        say(identity.note, node_id)
+    store = RunStore(identity.name)
     state = store.load(config.steps, config.learning_rates, device)
     if state is None:
         state = OptimizationState.create(start.to(device), config.learning_rates)
     if state.step >= config.steps:
         return state
     saved, saved_at = None, time.monotonic()
-    progress = Progress(config.steps, state.step, node_id, backend, workflow)
+    progress = Progress(config.steps, state.step, node_id, backend, workflow, identity.note)
     size = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
     with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)

@@ -2,109 +2,121 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
-SAMPLES = 64
-"""Values that stand for a weight tensor; a checkpoint has thousands of tensors."""
-DEPTH = 6
-"""How deep into a patch's own objects to look."""
+from .description import Description, UndescribedError, module_attributes
+
+
+class Identity(NamedTuple):
+    """What a run is known by."""
+
+    name: str | None
+    """None where something could not be identified: nobody could tell such a run from another."""
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """For the user; empty where all is well."""
+        if not self.unknown:
+            return ""
+        more = f" (and {len(self.unknown) - 1} more)" if len(self.unknown) > 1 else ""
+        return f"not resumable: {self.unknown[0]} cannot be identified{more}"
 
 
 class Key:
-    """A growing hash."""
+    """A growing hash. Every byte counts: blake3 reads 2.5 GB/s and more, so SDXL takes about two seconds."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = blake3()
+        self._description = _HostDescription()
+
+    def add(self, where: str, value: Any) -> Key:
+        """Anything; `where` tells the user where it was found, should it not be describable."""
+        self._hash.update(self._description.of((where, value), where))
+        return self
 
     def text(self, *values: object) -> Key:
-        for value in values:
-            self._hash.update(f"{value}\0".encode())
-        return self
+        return self.add("text", tuple(str(v) for v in values))
 
     def tensor(self, value: Tensor | None) -> Key:
-        """Every byte."""
-        if value is None:
-            return self.text("none")
-        data = value.detach().cpu().contiguous()
-        self.text(tuple(data.shape), data.dtype)
-        self._hash.update(data.reshape(-1).view(torch.uint8).numpy().data)
-        return self
-
-    def sampled(self, value: Tensor) -> Key:
-        """Shape, type and evenly spaced values: enough to tell weights apart."""
-        flat = value.detach().reshape(-1)
-        step = max(1, flat.numel() // SAMPLES)
-        picked = flat[::step][:SAMPLES].to("cpu", torch.float32)
-        return self.text(tuple(value.shape), value.dtype).tensor(picked)
+        return self.add("a tensor", value)
 
     def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+        return self._hash.hexdigest(length=16)
+
+    def identity(self) -> Identity:
+        unknown = tuple(self._description.unknown)
+        return Identity(None if unknown else self.hexdigest(), unknown)
 
 
-def describe(value: Any, key: Key, depth: int = DEPTH) -> None:
-    """Add whatever a patch consists of: plain values, tensors, functions with what they close over, objects."""
-    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype, torch.device)):
-        key.text(type(value).__name__, repr(value))
-    elif isinstance(value, Tensor):
-        key.sampled(value)
-    elif depth == 0:
-        key.text(type(value).__qualname__)
-    elif isinstance(value, Mapping):
-        for name in sorted(value, key=str):
-            key.text(name)
-            describe(value[name], key, depth - 1)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        _describe_all(value, key, depth)
-    elif callable(value) and hasattr(value, "__qualname__"):
-        _describe_function(value, key, depth)
-    else:
-        key.text(type(value).__module__, type(value).__qualname__)
-        describe(getattr(value, "__dict__", {}), key, depth - 1)
+class _HostDescription(Description):
+    """Knows ComfyUI's ModelPatcher."""
+
+    def _object(self, value: Any) -> bytes:
+        return self.patcher(value) if _is_patcher(value) else super()._object(value)
+
+    def patcher(self, value: Any) -> bytes:
+        """A MODEL: its own weights (not the patched ones) and everything that changes what it does."""
+        network = self.original(value.model, "", _originals(value))
+        found = {k: v for k, v in vars(value).items() if not BOOKKEEPING.fullmatch(k)}
+        found["patches"] = self._named(found["patches"])  # every weight has its own
+        digests = [self._field(name, part) for name, part in self._named(found)]
+        return self.parts("patcher", type(value), network, *sorted(found), *digests)
+
+    def _field(self, name: str, value: Any) -> bytes:
+        try:
+            return self.digest(value)
+        except UndescribedError as error:
+            raise UndescribedError(error.what, name.removeprefix("model_").replace("_", " ")) from error
+
+    def original(self, module: torch.nn.Module, path: str, originals: Mapping[str, Any]) -> bytes:
+        """A network with what was there before ComfyUI patched it."""
+        if id(module) in self._done:
+            return self._done[id(module)][1]
+        found = module_attributes(module, path, originals)
+        for name, value in found.items():
+            if isinstance(value, torch.nn.Module) and name.startswith("_modules."):
+                found[name] = self.original(value, f"{path}{name.removeprefix('_modules.')}.", originals)
+        digest = self.parts("module", type(module), self._named(found))
+        self._done[id(module)] = (module, digest)
+        return digest
 
 
-def _describe_all(values: Iterable[Any], key: Key, depth: int) -> None:
-    for value in values:
-        describe(value, key, depth - 1)
+BOOKKEEPING = re.compile(
+    r"size|model|parent|(object_patches_|hook_patches_|hook_)?backup|backup_buffers|load_device|offload_device"
+    r"|weight_inplace_update|patches_uuid|pinned|is_injected|skip_injection|cached_hook_patches|current_hooks|hook_mode"
+    r"|cached_patcher_init|is_multigpu_base_clone|clone_base_uuid|non_dynamic_delegate_model"
+    r"|_last_prepare_log_key|_free_methods|_last_free_log_time"
+)
+"""Attributes of a ModelPatcher that say where it is, who made it and what it has loaded. What is new counts."""
 
 
-def _describe_function(function: Callable, key: Key, depth: int) -> None:
-    key.text(function.__module__, function.__qualname__)
-    cells = getattr(function, "__closure__", None) or ()
-    _describe_all([c.cell_contents for c in cells], key, depth)
-    _describe_all(getattr(function, "__defaults__", None) or (), key, depth)
-    owner = getattr(function, "__self__", None)
-    if owner is not None and not isinstance(owner, torch.nn.Module):
-        describe(owner, key, depth - 1)
+def _is_patcher(value: Any) -> bool:
+    """Told by name: this file does without the host."""
+    return any(c.__name__ == "ModelPatcher" and c.__module__ == "comfy.model_patcher" for c in type(value).__mro__)
+
+
+def _originals(patcher: Any) -> dict[str, Any]:
+    """By its path in the network, what ComfyUI keeps there instead while the MODEL or a clone of it is loaded."""
+    found = dict(patcher.object_patches_backup)
+    found |= {name: kept[0] for name, kept in patcher.hook_backup.items()}
+    found |= dict(patcher.backup_buffers)
+    found |= {name: kept.weight for name, kept in patcher.backup.items()}
+    return found
 
 
 def add_model(key: Key, model: Any) -> None:
-    """A MODEL: its own weights (not the patched ones), LoRA patches with strengths, options and object patches."""
-    for name, parameter in model.model.state_dict().items():
-        original = model.backup.get(name)
-        key.text(name).sampled(parameter if original is None else original.weight)
-    key.text("patches")
-    for name in sorted(model.patches, key=str):
-        key.text(name)
-        describe(model.patches[name], key)
-    key.text("options")
-    describe(model.model_options, key)
-    for name, value in sorted(model.object_patches.items()):
-        key.text(name)
-        if isinstance(value, torch.nn.Module):
-            key.text(type(value).__qualname__)
-            describe(value.state_dict(), key)
-        else:
-            describe(value, key)
-    key.text(type(model.model.model_sampling).__qualname__).sampled(model.model.model_sampling.sigmas)
+    """A MODEL with its LoRAs, options, patches, wrappers, hooks and additional models."""
+    key.add("the model", model)
 
 
 def add_vae(key: Key, vae: Any) -> None:
     """A VAE by its encoder's weights."""
-    for name, parameter in vae.get_sd().items():
-        if "decoder" not in name:
-            key.text(name).sampled(parameter)
+    weights = sorted((name, value) for name, value in vae.get_sd().items() if "decoder" not in name)
+    key.add("the VAE", weights)

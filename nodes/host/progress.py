@@ -40,10 +40,19 @@ def say(text: str, node_id: str | None) -> None:
 class Progress:
     """The reporter of one node."""
 
-    def __init__(self, steps: int, start: int, node_id: str | None, backend: str, workflow: str | None = None) -> None:
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        node_id: str | None,
+        backend: str,
+        workflow: str | None = None,
+        note: str = "",
+    ) -> None:
         self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
         self._live = LiveView(node_id, workflow)
         self._steps, self._start, self._node_id, self._backend = steps, start, node_id, backend
+        self._note = f" · {note}" if note else ""
         self._began = self._last = time.monotonic()
         self._clipped = 0.0
         self._cost = 0.0
@@ -69,13 +78,14 @@ class Progress:
         self._live.close()
 
     def line(self, report: StepReport, now: float) -> str:
-        """Step, rate, time left, share of clipped pixels (a running mean), number of Gaussians."""
+        """Step, rate, time left, share of clipped pixels (a running mean), number of Gaussians, and the note."""
         done = report.step + 1
         rate = (done - self._start) / max(now - self._began, 1e-6)
         left = duration((self._steps - done) / max(rate, 1e-6))
         speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s/step"
         clipped = f"{100 * self._clipped:.0f}% clipped"
-        return f"step {done}/{self._steps} · {speed} · {left} left · {clipped} · {report.gaussians:,} Gaussians"
+        found = f"step {done}/{self._steps} · {speed} · {left} left · {clipped} · {report.gaussians:,} Gaussians"
+        return found + self._note
 
     def _draw(self, gaussians: Gaussians):  # type: ignore[no-untyped-def]
         cameras = orbit_cameras([25.0, 205.0], 15.0, 3.5, 0.55, SIZE)

@@ -1,7 +1,7 @@
 """Runs on disk, so that a cancelled one goes on, a longer one extends a shorter one, and a repeated one is instant.
 
 A run is named by a hash of everything its result depends on except the number of steps (`identity`). The states of a
-run are kept by step; whoever asks for n steps gets the latest state with at most n.
+run are kept by step; whoever asks for n steps gets the latest state with at most n. A run without a name is not kept.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ SUFFIX = ".safetensors"
 class RunStore:
     """The states of one run in a folder that all runs share."""
 
-    def __init__(self, key: str, root: Path | None = None) -> None:
+    def __init__(self, key: str | None, root: Path | None = None) -> None:
         self._root = root or Path(folder_paths.get_system_user_directory("dreamer_xl")) / "runs"
-        self._folder = self._root / key
+        self._folder = None if key is None else self._root / key
+        self._written: int | None = None
 
     def load(self, steps: int, rates: LearningRates, device: torch.device) -> OptimizationState | None:
         """The latest state with at most `steps` steps, or None; a broken file counts as none.
@@ -50,23 +51,28 @@ class RunStore:
                 path.unlink(missing_ok=True)
         return None
 
-    def save(self, state: OptimizationState, replaces: int | None = None) -> int:
-        """Write the state; drop the one at step `replaces`, then the oldest of all runs beyond the limits."""
+    def save(self, state: OptimizationState) -> None:
+        """Write the state in place of the one this store wrote before; drop the oldest of all runs beyond the limits."""
+        if self._folder is None or state.step == 0:
+            return
         try:
             save_state(state, self._path(state.step))
         except OSError as error:
             logging.warning("Dreamer XL: the run could not be saved and cannot be resumed (%s)", error)
-            return state.step
-        if replaces is not None and replaces != state.step:
-            self._path(replaces).unlink(missing_ok=True)
+            return
+        if self._written is not None and self._written != state.step:
+            self._path(self._written).unlink(missing_ok=True)
+        self._written = state.step
         self._trim()
-        return state.step
 
     def steps(self) -> list[int]:
         """The steps at which this run is saved."""
+        if self._folder is None:
+            return []
         return [int(p.stem) for p in self._folder.glob(f"*{SUFFIX}") if p.stem.isdigit()]
 
     def _path(self, step: int) -> Path:
+        assert self._folder is not None
         return self._folder / f"{step:07}{SUFFIX}"
 
     def _trim(self) -> None:

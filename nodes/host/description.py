@@ -1,0 +1,377 @@
+"""Values described completely: equal digests mean equal results, and what cannot be described is named.
+
+A digest is made of the digests of a value's parts (a Merkle tree), so it knows no limit of depth, does not depend on
+which parts are shared, and survives a restart. Set elements are ordered by their digests.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import dis
+import enum
+import functools
+import logging
+import re
+import sys
+import threading
+import types
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+MOST = 3_000_000
+"""Parts that one description may have: about a minute. Only a tangle of cycles has more."""
+PLAIN = (
+    *(type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes, range, decimal.Decimal),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+"""Types whose `repr` says all there is."""
+STATELESS = (type(threading.Lock()), type(threading.RLock()))
+"""Whether somebody holds a lock decides no result."""
+NAMED_BY_OWNER = (
+    *(types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType),
+    *(types.GetSetDescriptorType, types.MemberDescriptorType),
+)
+NOT_OF_A_CLASS = re.compile(
+    r"__(module|qualname|doc|dict|weakref|annotations|annotate|annotate_func|annotations_cache|firstlineno"
+    r"|static_attributes|type_params)__|_abc_impl"
+)
+"""Names in a class that decide no result."""
+
+
+def checksum(*parts: bytes | memoryview) -> bytes:
+    """One digest of several byte strings, each with its length."""
+    found = blake3(max_threads=blake3.AUTO)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.digest()
+
+
+def tensor_bytes(value: Tensor) -> memoryview:
+    """All values in order of their indices, on the CPU."""
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        plain = value.detach().as_subclass(Tensor).cpu().resolve_conj().resolve_neg().contiguous()
+        return plain.reshape(-1).view(torch.uint8).numpy().data
+
+
+class UndescribedError(Exception):
+    """Names what cannot be described, and in which part of the whole it was found."""
+
+    def __init__(self, what: str, part: str = "") -> None:
+        super().__init__(what)
+        self.what, self.part = what, part
+
+
+class Description:
+    """Digests of values; what could not be described is listed in `unknown`."""
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+        self._done: dict[int, tuple[Any, bytes]] = {}
+        """By id, with the value itself, so that no other value takes its id meanwhile."""
+        self._open: dict[int, int] = {}
+        """The depth of every value that is being described, by id."""
+        self._reached = 0
+        """The depth of the outermost value that a cycle within the latest one led back to."""
+        self._count = 0
+
+    def of(self, value: Any, where: str) -> bytes:
+        """The digest of a value that is found at `where`; whatever is wrong with it, it lands in `unknown`."""
+        self._open.clear()
+        self._reached = 0
+        try:
+            return self.digest(value)
+        except UndescribedError as error:
+            name = error.what
+            where = f"{where}'s {error.part}" if error.part else where
+        except RecursionError:
+            name = "something nested too deeply"
+        except Exception as error:  # a value of a stranger's: its own code may raise anything
+            logging.warning("Dreamer XL: %s cannot be identified (%s)", where, error)
+            name = f"{type(error).__name__}"
+        entry = f"{name} in {where}"
+        if entry not in self.unknown:
+            self.unknown.append(entry)
+        return checksum(b"unknown")
+
+    def digest(self, value: Any) -> bytes:
+        """Errors: UndescribedError, and whatever the value's own code raises."""
+        kind = type(value)
+        if kind in PLAIN:
+            return checksum(b"plain", kind.__qualname__.encode(), repr(value).encode("utf-8", "surrogatepass"))
+        if id(value) in self._done:
+            return self._done[id(value)][1]
+        depth = len(self._open)
+        if id(value) in self._open:
+            self._reached = min(self._reached, self._open[id(value)])
+            return checksum(b"cycle", str(depth - self._open[id(value)]).encode())
+        self._count += 1
+        if self._count > MOST:
+            raise UndescribedError("too large an object")
+        outer, self._reached = self._reached, depth
+        self._open[id(value)] = depth
+        try:
+            found = self._described(value)
+        finally:
+            self._open.pop(id(value), None)
+        if self._reached >= depth:  # whole in itself, so the same wherever it is met
+            self._done[id(value)] = (value, found)
+        self._reached = min(outer, self._reached)
+        return found
+
+    def parts(self, tag: str, *values: Any) -> bytes:
+        """The digest of a kind of thing that consists of these values."""
+        return checksum(tag.encode(), *map(self.digest, values))
+
+    def _described(self, value: Any) -> bytes:
+        if isinstance(value, type):
+            return self._type(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, (np.ndarray, np.generic)):
+            return self._array(value)
+        if isinstance(value, enum.Enum):
+            return self.parts("enum", type(value), value.name, value.value)
+        if isinstance(value, torch.nn.Module):
+            return self.module(value)
+        found = self._callable(value)
+        if found is None:
+            found = self._container(value)
+        return self._object(value) if found is None else found
+
+    def _tensor(self, value: Tensor) -> bytes:
+        """Every byte, wherever it is kept; subclasses with their attributes."""
+        if is_traceable_wrapper_subclass(value):  # the values are in its attributes
+            return self.parts("tensor", type(value), tuple(value.shape), value.dtype, self._named(vars(value)))
+        own = type(value) not in (Tensor, torch.nn.Parameter)
+        about = (type(value), self._named(vars(value))) if own else ()
+        described = self.parts("tensor", tuple(value.shape), value.dtype, *about)
+        try:
+            return checksum(described, tensor_bytes(value))
+        except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse, on `meta`, in an old quantised type
+            raise UndescribedError(f"{name_of(type(value))} without plain values") from error
+
+    def _array(self, value: np.ndarray | np.generic) -> bytes:
+        data = np.asarray(value)
+        own = isinstance(value, np.ndarray) and type(value) is not np.ndarray
+        about = self.parts("array", type(value), repr(data.dtype), data.shape, self._attributes(value) if own else None)
+        if data.dtype.hasobject:
+            return checksum(about, self.digest(data.tolist()))
+        return checksum(about, data.tobytes())
+
+    def _container(self, value: Any) -> bytes | None:
+        """Contents in order, kind, and attributes that a subclass may add."""
+        if isinstance(value, MappingProxyType):
+            return self.parts("mapping", dict(value))
+        for base in (dict, list, tuple, set, frozenset, deque, bytearray, str, bytes, int, float, complex):
+            if isinstance(value, base):
+                break
+        else:
+            return None
+        kind, more = type(value), () if type(value) is base else (self._named(self._attributes(value)),)
+        if base in (str, bytes, bytearray, int, float, complex):
+            return self.parts(base.__name__, kind, base.__repr__(value), *more)  # type: ignore[attr-defined]
+        if base is dict:
+            flat = [part for pair in dict.items(value) for part in pair]
+            return self.parts("dict", kind, getattr(value, "default_factory", None), *more, *flat)
+        if base in (set, frozenset):
+            found = sorted(map(self.digest, base.__iter__(value)))
+            return checksum(self.parts("set", kind, *more), *found)
+        if base is deque:
+            more = (value.maxlen, *more)
+        return self.parts(base.__name__, kind, len(value), *more, *base.__iter__(value))
+
+    def _callable(self, value: Any) -> bytes | None:
+        """Functions and what stands for them; None for anything else."""
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            return self.parts("method", value.__self__, value.__func__)
+        if isinstance(value, functools.partial):
+            more = self._named(self._attributes(value))
+            return self.parts("partial", type(value), value.func, value.args, value.keywords, more)
+        if isinstance(value, (staticmethod, classmethod)):
+            return self.parts(type(value).__name__, value.__func__)
+        if isinstance(value, property):
+            return self.parts("property", type(value), value.fget, value.fset, value.fdel)
+        if isinstance(value, types.CodeType):
+            return self._code(value)
+        if isinstance(value, types.CellType):
+            try:
+                return self.parts("cell", value.cell_contents)
+            except ValueError:
+                return self.parts("empty cell")
+        if isinstance(value, NAMED_BY_OWNER):
+            return self.parts("descriptor", value.__objclass__, value.__name__)
+        if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+            return self.parts("built-in", getattr(value, "__self__", None), value.__module__, value.__qualname__)
+        return None
+
+    def _function(self, value: types.FunctionType) -> bytes:
+        """Name, code, defaults and plain globals; unless it can be imported by name, also all that it refers to."""
+        read = sorted(n for n in _globals_of(value.__code__) if n in value.__globals__)
+        named = {name: value.__globals__[name] for name in read}
+        if importable(value):
+            constants = [value.__defaults__, value.__kwdefaults__ and tuple(value.__kwdefaults__.items())]
+            plain = self._named({k: v for k, v in named.items() if _is_plain(v)})
+            given = [c if _is_plain(c) else None for c in constants]
+            return self.parts("function", value.__module__, value.__qualname__, value.__code__, *given, plain)
+        own = (value.__defaults__, value.__kwdefaults__, value.__closure__, vars(value))
+        return self.parts("local function", value.__module__, value.__qualname__, value.__code__, *own, named)
+
+    def _code(self, code: types.CodeType) -> bytes:
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        return self.parts(
+            "code", code.co_code, code.co_consts, *names, *counts, getattr(code, "co_exceptiontable", b"")
+        )
+
+    def _type(self, value: type) -> bytes:
+        """Name and plain attributes; unless it can be imported by name, also bases and whatever it defines."""
+        own = {k: v for k, v in vars(value).items() if not NOT_OF_A_CLASS.fullmatch(k)}
+        if importable(value) or not _made_at_runtime(value):
+            plain = self._named({k: v for k, v in own.items() if _is_plain(v)})
+            return self.parts("type", value.__module__, value.__qualname__, plain)
+        own = {k: v for k, v in own.items() if not isinstance(v, types.MemberDescriptorType)}
+        return self.parts(
+            "local type", value.__module__, value.__qualname__, type(value), value.__bases__, self._named(own)
+        )
+
+    def module(self, value: torch.nn.Module) -> bytes:
+        """A network: its kind, tensors, children, hooks and plain attributes."""
+        return self.parts("module", type(value), self._named(module_attributes(value)))
+
+    def _object(self, value: Any) -> bytes:
+        """Attributes, where they are all there is."""
+        kind = type(value)
+        if isinstance(value, types.ModuleType):
+            if sys.modules.get(value.__name__) is not value:
+                raise UndescribedError(f"module {value.__name__}")
+            return self.parts("python module", value.__name__)
+        if isinstance(value, weakref.ProxyTypes):
+            raise UndescribedError(name_of(kind))
+        if isinstance(value, STATELESS):
+            return self.parts("stateless", kind)
+        if isinstance(value, logging.Logger):
+            return self.parts("logger", value.name)
+        if isinstance(value, weakref.ref):
+            return self.parts("weak reference", kind, value())
+        if isinstance(value, torch.Generator):
+            return self.parts("torch generator", value.device.type, value.get_state())
+        if isinstance(value, np.dtype):
+            return self.parts("numpy type", repr(value))
+        if isinstance(value, re.Pattern):
+            return self.parts("pattern", value.pattern, value.flags)
+        if isinstance(value, slice):
+            return self.parts("slice", value.start, value.stop, value.step)
+        if _keeps_more_than_attributes(kind):
+            if callable(value) and importable(value):
+                return self.parts("named", kind, value.__module__, value.__qualname__)
+            raise UndescribedError(name_of(kind))
+        if isinstance(value, Iterator):  # what is left of it is not known before it is used up
+            raise UndescribedError(name_of(kind))
+        return self.parts("object", kind, self._named(self._attributes(value)))
+
+    def _attributes(self, value: Any) -> dict[str, Any]:
+        """Of `__dict__` and `__slots__`."""
+        found = dict(getattr(value, "__dict__", {}))
+        for owner in type(value).__mro__:
+            for name, slot in vars(owner).items():
+                if isinstance(slot, types.MemberDescriptorType) and hasattr(value, name):
+                    found[f"{owner.__qualname__}.{name}"] = slot.__get__(value)
+        return found
+
+    @staticmethod
+    def _named(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """Attributes, whose order does not count."""
+        return tuple(sorted(values.items(), key=lambda item: item[0]))
+
+
+def module_attributes(
+    module: torch.nn.Module, path: str = "", originals: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What decides a network's output: everything but where it is and what ComfyUI notes on it while it is loaded.
+
+    `originals` are what counts instead, by their paths; `path` is where the module's own begin.
+    """
+    found: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if name in ("_parameters", "_buffers", "_modules"):
+            found |= {f"{name}.{k}": originals.get(path + k, v) for k, v in value.items()}
+        elif name.startswith("_") and "_hooks" in name and isinstance(value, Mapping):
+            if value:
+                found[name] = list(value.values())  # their keys count all hooks of the process
+        elif not BOOKKEEPING.fullmatch(name):
+            original = originals.get(path + name, value)
+            if not _is_own_method(module, name, original):
+                found[name] = original
+    return found
+
+
+BOOKKEEPING = re.compile(
+    r"device|current_patcher|latent_shapes|model_loaded_weight_memory|lowvram_patch_counter|model_lowvram"
+    r"|current_weight_patches_uuid|model_offload_buffer_memory|dynamic_(pins|patchers|vbars)"
+    r"|(prev_)?comfy_\w+|_comfy_graph|\w+_lowvram_function|(weight|bias)_function|seed_key|_v|_v_\w+|_pins?|_pin_\w+"
+    r"|_prefetch\w*"
+)
+"""Attributes of networks that only say where they are and how they are loaded (comfy.model_patcher, comfy.ops)."""
+
+
+def _is_own_method(owner: Any, name: str, value: Any) -> bool:
+    """A method put back where it came from, as after an object patch."""
+    same = isinstance(value, types.MethodType) and value.__self__ is owner
+    return same and getattr(type(owner), name, None) is value.__func__
+
+
+def name_of(kind: type) -> str:
+    """As a user may look it up."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def importable(value: Any) -> bool:
+    """Whether its module and its qualified name lead to it."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return value is getattr(found, "__func__", found)
+
+
+def _globals_of(code: types.CodeType) -> Iterable[str]:
+    """Names that the code, or code within it, looks up outside of it."""
+    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return found.union(*(_globals_of(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def _made_at_runtime(kind: type) -> bool:
+    """Not a static type of an extension, which nothing can change."""
+    return bool(kind.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
+
+
+def _keeps_more_than_attributes(kind: type) -> bool:
+    """Whether instances hold something outside of `__dict__` and `__slots__`; the test that pickle makes."""
+    slots = 0
+    for owner in kind.__mro__:
+        names = vars(owner).get("__slots__", ())
+        names = [names] if isinstance(names, str) else names
+        slots += sum(n not in ("__dict__", "__weakref__") for n in names)
+    pointers = slots + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return kind.__itemsize__ > 0 or kind.__basicsize__ > object.__basicsize__ + pointers * tuple.__itemsize__

@@ -7,6 +7,7 @@ so that whatever preset the optimiser runs with stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
@@ -53,20 +54,26 @@ def is_touched(setting: Setting, value: Any) -> bool:
     return setting.number is None or setting.knob.low is None or value >= setting.knob.low
 
 
+@cache
+def _by_preset() -> dict[str, dict[str, Any]]:
+    return {name: dict(values(preset.config)) for name, preset in PRESETS.items()}
+
+
 def preset_values(name: str, end: int | None = None) -> str:
-    """What the presets say of a setting, for its tooltip; nothing where they have none."""
+    """What the presets say of a setting, for its tooltip: what most say, then the others by name."""
     found: dict[str, list[str]] = {}
-    for preset, made in PRESETS.items():
-        value = dict(values(made.config)).get(name)
-        if value is not None:
+    for preset, made in _by_preset().items():
+        if name in made:
+            value = made[name]
             found.setdefault(shown(value if end is None else value[end]), []).append(preset)
-    if len(found) < 2:
-        return next(iter(found), "")
-    return "; ".join(f"{', '.join(presets)} {value}" for value, presets in found.items())
+    most, *others = sorted(found, key=lambda value: -len(found[value])) or [""]
+    return "; ".join([most, *(f"{', '.join(found[value])} {value}" for value in others)])
 
 
 def shown(value: Any) -> str:
     """A value as people write it."""
+    if value is None:
+        return "the method's own"
     if isinstance(value, bool):
         return ON if value else OFF
     return f"{value:.4g}" if isinstance(value, float) else str(value)

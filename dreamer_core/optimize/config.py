@@ -83,8 +83,8 @@ class OptimizeConfig(Recipe):
     memory: Annotated[
         MemoryMode,
         Knob(
-            "low: compute twice instead of keeping, slower. high: keep everything. auto: what fits. The result is "
-            "the same.",
+            "low: compute twice instead of keeping, slower. high: keep everything. Else what fits. The result is the "
+            "same.",
             advanced=True, flag=True, unset="auto",
         ),
     ] = "auto"  # fmt: skip

@@ -24,11 +24,8 @@ from .memory import used_bytes
 from .randomness import global_seed, step_generator
 from .regularizers import scene_terms, total_variation
 from .report import StepReport, Stopwatch
-from .state import OptimizationState
+from .state import MAX_BAD_STEPS, OptimizationState
 from .views import DrawnViews, RenderedViews, draw_views, render_views
-
-MAX_BAD_STEPS = 10
-"""So many steps in a row with NaN or inf in the gradient end the run."""
 
 
 class MapLeaves:

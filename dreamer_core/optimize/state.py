@@ -12,6 +12,9 @@ from ..gaussians import GSPLAT_NAMES, Gaussians
 from .density import initial_state
 from .learning_rates import LearningRates
 
+MAX_BAD_STEPS = 10
+"""So many steps in a row with NaN or inf in the gradient end a run."""
+
 
 @dataclass
 class OptimizationState:
@@ -39,6 +42,11 @@ class OptimizationState:
             if param.requires_grad
         }
         return OptimizationState(params, optimizers)
+
+    @property
+    def ruined(self) -> bool:
+        """Whether no step can follow: NaN or inf in too many gradients, or no Gaussian left."""
+        return self.bad_steps >= MAX_BAD_STEPS or len(self.params["means"]) == 0
 
     @property
     def gaussians(self) -> Gaussians:

@@ -52,8 +52,11 @@ class RunStore:
         return None
 
     def save(self, state: OptimizationState) -> None:
-        """Write the state in place of the one this store wrote before; drop the oldest of all runs beyond the limits."""
-        if self._folder is None or state.step == 0:
+        """Write the state in place of the one this store wrote before; drop the oldest runs beyond the limits.
+
+        One without a step says nothing, and one that ended in NaN or without Gaussians would only end so again.
+        """
+        if self._folder is None or state.step == 0 or state.ruined:
             return
         try:
             save_state(state, self._path(state.step))

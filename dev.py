@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def comfyui_python(comfyui: Path) -> Path:
     return make_venv(cache_folder() / "comfyui-venv", stamp, installs)
 
 
+def link_folder(link: Path) -> None:
+    """Make `link` another name of this folder."""
+    if os.name == "nt":  # a junction needs no privilege
+        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT)], check=True)
+    else:
+        link.symlink_to(ROOT, target_is_directory=True)
+
+
 def link_pack(comfyui: Path) -> None:
     """Make ComfyUI see this folder as the custom node pack `dreamer-xl`."""
     custom_nodes = comfyui / "custom_nodes"
@@ -125,10 +134,7 @@ def link_pack(comfyui: Path) -> None:
     elif link.exists():
         fail(f"{link} exists and is not a link; move it away first")
     custom_nodes.mkdir(exist_ok=True)
-    if os.name == "nt":  # a junction needs no privilege
-        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT)], check=True)
-    else:
-        link.symlink_to(ROOT, target_is_directory=True)
+    link_folder(link)
 
 
 def command_demo(arguments: argparse.Namespace) -> int:
@@ -163,6 +169,18 @@ def command_comfyui(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_pack_types(python: Path) -> int:
+    """mypy on the modules that ComfyUI imports as a package; its exit code.
+
+    They import relative to this folder, whose name (dreamer-xl) need not be a name in Python: here it has one.
+    """
+    options = ("--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache")
+    with tempfile.TemporaryDirectory() as folder:
+        link_folder(Path(folder) / "dreamer_xl")
+        modules = ("--follow-imports", "silent", "-m", "dreamer_xl", "-p", "dreamer_xl.nodes")
+        return call(python, "-m", "mypy", *options, *modules, cwd=Path(folder))
+
+
 def host_suite() -> int:
     """The tests inside a real ComfyUI; says plainly when there is none."""
     comfyui = find_comfyui()
@@ -188,6 +206,7 @@ def command_test(arguments: argparse.Namespace) -> int:
         "ruff check": call(python, "-m", "ruff", "check", *linted),
         "ruff format": call(python, "-m", "ruff", "format", "--check", *linted),
         "mypy": call(python, "-m", "mypy"),
+        "mypy of the nodes": check_pack_types(python),
         "core tests": call(python, "-m", "pytest", "tests/core", *arguments.options, env=ONE_THREAD),
     }
     if arguments.host:
@@ -210,7 +229,8 @@ def main() -> int:
     comfyui.set_defaults(run=command_comfyui)
     if sys.argv[1:2] == ["demo"]:  # everything behind it belongs to `generate`
         return command_demo(argparse.Namespace(words=sys.argv[2:]))
-    arguments, arguments.options = parser.parse_known_args()
+    arguments, options = parser.parse_known_args()
+    arguments.options = options
     return int(arguments.run(arguments))
 
 

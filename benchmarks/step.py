@@ -33,7 +33,7 @@ from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, loop, optimize
 from dreamer_core.optimize.config import GuidanceConfig
 from dreamer_core.optimize.loop import PHASES
-from dreamer_core.optimize.memory import free_bytes, plan_memory
+from dreamer_core.optimize.memory import MemoryMode, free_bytes, plan_memory
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 
 VARIANTS = ("ours", "ours, low memory", "official-like")
@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     config = replace(config, density=replace(config.density, enabled=False))
     if args.variant != "official-like":
-        mode = "low" if args.variant.endswith("low memory") else "auto"
+        mode: MemoryMode = "low" if args.variant.endswith("low memory") else "auto"
         plan = plan_memory(
             mode,
             free_bytes(device),
@@ -174,7 +174,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         wasteful.start()
     if device.type == "cuda":  # else a phase would hold what the one before has left running
         lap = loop._Stopwatch.lap
-        mock.patch.object(loop._Stopwatch, "lap", lambda watch, phase: (wait(device), lap(watch, phase))[1]).start()
+
+        def lap_when_done(watch: loop._Stopwatch, phase: str) -> None:
+            wait(device)
+            lap(watch, phase)
+
+        mock.patch.object(loop._Stopwatch, "lap", lap_when_done).start()
     for report in optimize(state, counted, prompts, config, args.renderer):
         wait(device)
         if report.step >= args.warmup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -16,7 +17,7 @@ ANGLES = ("custom", *CAMERA_PRESETS)
 
 def _orbit(values: dict) -> CameraSettings:
     """The core's configuration; fields of view arrive in degrees."""
-    pairs = {
+    pairs: dict[str, Any] = {
         name: (values.pop(f"{name}_min"), values.pop(f"{name}_max")) for name in ("radius", "elevation", "azimuth")
     }
     fov = (values.pop("fov_min") / _DEGREES, values.pop("fov_max") / _DEGREES)

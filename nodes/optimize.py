@@ -92,7 +92,7 @@ def build_config(
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
     """Ordinary tensors on the teacher's device."""
     found = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
-    moved = {
+    moved: dict[str, Any] = {
         name: Conditioning(value.tokens.to(device).clone(), value.pooled.to(device).clone())
         for name, value in found.items()
         if isinstance(value, Conditioning)
@@ -105,7 +105,7 @@ def run_key(
 ) -> str:
     """Everything that decides the result, except the number of steps."""
     key = Key().text("dreamer-xl-run-1", __version__, backend, model.load_device.type)
-    state_only = {"recompute_encoder": False, "memory": "auto", "cleanup": CleanupConfig()}
+    state_only: dict[str, Any] = {"recompute_encoder": False, "memory": "auto", "cleanup": CleanupConfig()}
     key.text(replace(config, steps=1, **state_only), sorted(prompt.sizes.items()))
     for field in fields(prompt.views):
         value = getattr(prompt.views, field.name)
@@ -147,7 +147,7 @@ def run(
         return state
     saved, saved_at = None, time.monotonic()
     progress = Progress(config.steps, state.step, node_id, backend, workflow)
-    size = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
     with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
         prompts = on_device(prompt.views, device)
@@ -308,7 +308,8 @@ class DreamerXLOptimize(io.ComfyNode):
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
             shares = {"depth_share": depth_share, "scale_noise": scale_noise}
-            more = {"regularizers": regularizers, "shares": shares, "memory": memory, "cleanup": cleanup}
+            more: dict[str, Any] = {"regularizers": regularizers, "shares": shares, "memory": memory}
+            more["cleanup"] = cleanup
             config = build_config(preset, numbers, guidance, clip, cameras, density, **more)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
             state = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
@@ -317,5 +318,5 @@ class DreamerXLOptimize(io.ComfyNode):
                 say(f"{len(gaussians):,} Gaussians · {described(removed)}", cls.hidden.unique_id)
             white = torch.ones(3, device=gaussians.device)
             orbit = turntable(final_views, min(config.resolution, 1024), elevation=15.0)
-            views = views_image(gaussians, orbit, white, renderer)
-            return io.NodeOutput(to_splat(gaussians), views, ui=view_ui([(gaussians, views)]))
+            pictures = views_image(gaussians, orbit, white, renderer)
+            return io.NodeOutput(to_splat(gaussians), pictures, ui=view_ui([(gaussians, pictures)]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..dreamer_core.prompts import PerpNeg, PromptConfig, ViewPrompts, encode_prompts
@@ -108,7 +110,7 @@ class DreamerXLPrompt(io.ComfyNode):
         overhead_from: float | None = 45.0,
         overhead_to: float | None = 75.0,
     ) -> bool | str:
-        above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+        above: dict[str, Any] = {"overhead_from": overhead_from, "overhead_to": overhead_to}
         return validated(cls, above, lambda: PromptConfig("linked" if prompt is None else prompt, **above))
 
     @classmethod
@@ -132,9 +134,9 @@ class DreamerXLPrompt(io.ComfyNode):
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
             weights = PerpNeg(perp_neg_weight, perp_neg_front_decay, perp_neg_side_decay)
-            words = {"front": front, "side": side, "back": back, "overhead": overhead, "inversion": inversion}
-            words |= {"negative": negative, "artefacts": artefacts}
-            above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+            words: dict[str, Any] = {"front": front, "side": side, "back": back, "overhead": overhead}
+            words |= {"inversion": inversion, "negative": negative, "artefacts": artefacts}
+            above: dict[str, Any] = {"overhead_from": overhead_from, "overhead_to": overhead_to}
             config = PromptConfig(prompt, perp_neg=perp_neg, perp_neg_weights=weights, **words, **above)
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
@@ -169,7 +171,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, overhead_from: float | None = 45.0, overhead_to: float | None = 75.0) -> bool | str:
-        values = {"overhead_from": overhead_from, "overhead_to": overhead_to}
+        values: dict[str, Any] = {"overhead_from": overhead_from, "overhead_to": overhead_to}
         return validated(cls, values, lambda: PromptConfig("linked", **values))
 
     @classmethod

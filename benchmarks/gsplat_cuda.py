@@ -35,13 +35,15 @@ def draw(
     device = weights.device
     wait(device)
     start = time.perf_counter()
-    options = {"width": cameras.width, "height": cameras.height, "depth": True, "backend": backend}
-    out = rasterize(**leaves, viewmats=cameras.viewmats, Ks=cameras.Ks, **options)
+    options: dict[str, Any] = {"width": cameras.width, "height": cameras.height, "depth": True, "backend": backend}
+    options |= leaves
+    out = rasterize(viewmats=cameras.viewmats, Ks=cameras.Ks, **options)
+    assert out.depth_sums is not None  # as `depth` is asked for
     image = torch.cat([out.colors, out.depth_sums], dim=-1)
-    image.backward(weights)
+    gradients = torch.autograd.grad(image, list(leaves.values()), weights)
     wait(device)
     seconds = time.perf_counter() - start
-    return seconds, image.detach().cpu(), {name: leaf.grad.cpu() for name, leaf in leaves.items()}
+    return seconds, image.detach().cpu(), {name: found.cpu() for name, found in zip(leaves, gradients)}
 
 
 def packed() -> Any:

@@ -66,7 +66,11 @@ def make_scene(n: int) -> Scene:
 def product(backend: str) -> Callable[[Scene, Cameras], Image]:
     def draw(scene: Scene, camera: Cameras) -> Image:
         out = rasterize(
-            **scene,
+            scene["means"],
+            scene["quats"],
+            scene["scales"],
+            scene["opacities"],
+            scene["colors"],
             viewmats=camera.viewmats,
             Ks=camera.Ks,
             width=camera.width,
@@ -74,6 +78,7 @@ def product(backend: str) -> Callable[[Scene, Cameras], Image]:
             depth=True,
             backend=backend,
         )
+        assert out.depth_sums is not None  # as `depth` is asked for
         return torch.cat([out.colors, out.depth_sums], dim=-1)[0], out.alphas[0, ..., 0]
 
     return draw
@@ -115,10 +120,8 @@ def gsplat_reference(scene: Scene, camera: Cameras) -> Image:
 
     width, height = camera.width, camera.height
     covariances, _ = _quat_scale_to_covar_preci(scene["quats"], scene["scales"], True, False)
-    radii, means2d, depths, conics, _ = (
-        x if x is None else x[0]
-        for x in _fully_fused_projection(scene["means"], covariances, camera.viewmats, camera.Ks, width, height)
-    )
+    projected = _fully_fused_projection(scene["means"], covariances, camera.viewmats, camera.Ks, width, height)
+    radii, means2d, depths, conics = (x[0] for x in projected[:4])
     opacities = scene["opacities"]
     tiles = sort_into_tiles(means2d.detach(), radii, depths.detach(), width, height, tile=16)
     arrays = [x.detach().contiguous().numpy() for x in (means2d, conics, opacities)]

@@ -32,7 +32,7 @@ from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timestep
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
-from dreamer_core.optimize.memory import free_bytes, plan_memory
+from dreamer_core.optimize.memory import MemoryMode, free_bytes, plan_memory
 from dreamer_core.optimize.report import PHASES, Stopwatch
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 from dreamer_core.settings import nested
@@ -150,7 +150,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     config = replace(config, density=replace(config.density, enabled=False))
     if args.variant != "official-like":
-        mode = "low" if args.variant.endswith("low memory") else "auto"
+        mode: MemoryMode = "low" if args.variant.endswith("low memory") else "auto"
         plan = plan_memory(
             mode,
             free_bytes(device),
@@ -171,7 +171,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         config = replace(config, guidance=replace(config.guidance, method=method))
     if device.type == "cuda":  # else a phase would hold what the one before has left running
         lap = Stopwatch.lap
-        mock.patch.object(Stopwatch, "lap", lambda watch, phase: (wait(device), lap(watch, phase))[1]).start()
+
+        def lap_when_done(watch: Stopwatch, phase: str) -> None:
+            wait(device)
+            lap(watch, phase)
+
+        mock.patch.object(Stopwatch, "lap", lap_when_done).start()
     for report in optimize(state, counted, prompts, config, args.renderer):
         wait(device)
         if report.step >= args.warmup:

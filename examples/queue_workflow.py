@@ -62,7 +62,7 @@ class Server:
         self.url = address.rstrip("/")
         self.client = uuid.uuid4().hex
 
-    def open(self, path: str, body: dict[str, Any] | None = None, **query: str) -> Any:
+    def open(self, path: str, body: dict[str, Any] | None = None, /, **query: str) -> Any:
         """The open reply of a GET, or of a POST with a body. Errors: Refused where nobody answers."""
         url = f"{self.url}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
@@ -381,10 +381,10 @@ class Steps:
     def __init__(self, server: Server, run: Callable[[], str]) -> None:
         self.done, self.total, self.node, self.text = 0, 0, "", ""
         self._run = run
+        self._socket: Any = None
         try:
             import websocket
         except ImportError:
-            self._socket = None
             return
         address = server.url.replace("http", "ws", 1)
         try:

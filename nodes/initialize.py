@@ -264,7 +264,7 @@ class DreamerXLInitialize(io.ComfyNode):
             kind = inner["source"]
             if kind in SHAPES:
                 return io.NodeOutput(cls._shape(kind, inner, seed))
-            placed = {"up": up or "auto", "yaw": yaw or 0.0}
+            placed: dict[str, Any] = {"up": up or "auto", "yaw": yaw or 0.0}
             make = {"file": cls._file, "splat": cls._splat, "mesh": cls._mesh, "shap-e": cls._shap_e}[kind]
             return io.NodeOutput(to_splat(make(inner, seed, point_opacity or 0.1, **placed)))
 

@@ -75,7 +75,7 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
     """Ordinary tensors on the teacher's device."""
     found = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
-    moved = {
+    moved: dict[str, Any] = {
         name: Conditioning(value.tokens.to(device).clone(), value.pooled.to(device).clone())
         for name, value in found.items()
         if isinstance(value, Conditioning)
@@ -131,7 +131,7 @@ def run(
     if state.step >= config.steps:
         return Run(state, config, store)
     progress = Progress(config.steps, state.step, node_id, backend, workflow, note)
-    size = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
     with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
         made = Run(state, config, store)
@@ -264,5 +264,5 @@ class DreamerXLOptimize(io.ComfyNode):
                 say(f"{len(gaussians):,} Gaussians · {described(made.cleaned)}", cls.hidden.unique_id)
             white = torch.ones(3, device=gaussians.device)
             orbit = turntable(final_views, min(config.resolution, 1024), elevation=15.0)
-            views = views_image(gaussians, orbit, white, renderer)
-            return io.NodeOutput(to_splat(gaussians), views, ui=view_ui([(gaussians, views)]))
+            pictures = views_image(gaussians, orbit, white, renderer)
+            return io.NodeOutput(to_splat(gaussians), pictures, ui=view_ui([(gaussians, pictures)]))

@@ -68,7 +68,7 @@ def save_text_encoder(model: torch.nn.Module, folder: Path, architecture: str) -
         if not key.endswith("position_ids")
     }
     save_half(tensors, folder / "model.safetensors")
-    c = model.config
+    c: Any = model.config
     config = {
         "architectures": [architecture],
         "model_type": "clip_text_model",

@@ -100,6 +100,9 @@ class _Counted:
     def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         return torch.zeros_like(x)
 
+    def encode(self, images: Tensor) -> Tensor:
+        raise NotImplementedError("guidance works on latents")
+
 
 def evaluations_per_step(variant: Variant, sample: int = 100) -> float:
     """Mean network evaluations per view and step over the whole schedule: the method run on a network of zeros."""

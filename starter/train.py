@@ -25,25 +25,25 @@ def run(stage: str, minutes: float, chunks: int, device: torch.device) -> None:
 
         restore()
     elif stage == "vae":
-        from .train_vae import train
+        from . import train_vae
 
-        train(minutes)
+        train_vae.train(minutes)
     elif stage == "latents":
         from .latents import encode_all
 
         encode_all()
     elif stage == "unet":
-        from .train_unet import train
+        from . import train_unet
 
-        train(minutes, device=device)
+        train_unet.train(minutes, device=device)
     elif stage == "lora":
-        from .train_lora import train
+        from . import train_lora
 
-        train(minutes)
+        train_lora.train(minutes)
     elif stage == "judge":
-        from .train_judge import train
+        from . import train_judge
 
-        train(minutes)
+        train_judge.train(minutes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -58,7 +58,8 @@ def accuracy(judge: Judge, softened: bool = False, seed: int = 5) -> dict[str, f
 def train(minutes: float, seed: int = 0) -> None:
     """Train until the budget is spent, then write `judge.safetensors` and print the accuracy on unseen renders."""
     torch.manual_seed(seed)
-    views, judge = load_views(), Judge().to(memory_format=torch.channels_last)
+    views, judge = load_views(), Judge()
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves this one out of its types
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     state = load_checkpoint(CHECKPOINT)
     step, spent = 0, 0.0

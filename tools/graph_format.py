@@ -169,7 +169,8 @@ class Workflow:
         return done
 
     def _place(self, nodes: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-        groups, left = [], 0
+        groups: list[dict[str, Any]] = []
+        left = 0
         for column in self.columns:
             top = 0
             for group in column.groups:

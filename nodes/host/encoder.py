@@ -38,7 +38,7 @@ class KLEncoder(nn.Module):
         self.load_state_dict({k: v for k, v in weights.items() if k.startswith(("encoder.", "quant_conv."))})
         for module in self.encoder.modules():
             if isinstance(module, ResnetBlock):
-                module.forward = _Recomputed(self, module.forward)  # type: ignore[method-assign]
+                module.forward = _Recomputed(self, module.forward)
 
     def forward(self, images: Tensor) -> Tensor:
         moments = self.encoder(images * 2.0 - 1.0)
@@ -87,10 +87,14 @@ def build_encoder(vae: Any) -> KLEncoder | TinyEncoder:
     if vae is None or getattr(vae, "first_stage_model", None) is None:
         raise InputError("vae", "a VAE", "none", "this checkpoint holds no VAE: use a Load VAE node")
     weights = {k: v.detach().clone() for k, v in vae.get_sd().items()}
-    known = {"encoder.conv_in.weight": KLEncoder, "taesd_encoder.0.weight": TinyEncoder}
+    known: dict[str, type[KLEncoder | TinyEncoder]] = {
+        "encoder.conv_in.weight": KLEncoder,
+        "taesd_encoder.0.weight": TinyEncoder,
+    }
     for key, kind in known.items():
         if key in weights and weights[key].ndim == 4:
-            encoder = kind(weights).float().eval().requires_grad_(False)
+            encoder = kind(weights)
+            encoder.float().eval().requires_grad_(False)
             _check_latents(encoder, weights)
             return encoder
     name = type(vae.first_stage_model).__name__

@@ -139,7 +139,7 @@ class Setting:
             if value not in self.options:
                 raise InputError(label, f"one of {', '.join(self.options)}", value)
         elif self.number is not None and not (value is None and self.is_optional):
-            values = value if self.is_pair else (value,)
+            values: tuple[Any, ...] = value if self.is_pair else (value,)
             if not all(self._fits(v) for v in values):
                 raise InputError(label, self.expected(), value)
             if self.is_pair and self.knob.ordered and values[0] > values[1]:
@@ -159,6 +159,7 @@ class Setting:
         return f"{kind} from {low} to {high}"
 
 
+@cache
 def _annotated(cls: type) -> dict[str, tuple[Any, Knob | None]]:
     """Type and knob of every field."""
     found: dict[str, tuple[Any, Knob | None]] = {}
@@ -168,7 +169,6 @@ def _annotated(cls: type) -> dict[str, tuple[Any, Knob | None]]:
     return found
 
 
-@cache
 def own_settings(cls: type) -> tuple[Setting, ...]:
     """The settings that a dataclass itself declares, without its groups and the variants of its choices."""
     hints, found = _annotated(cls), []
@@ -181,7 +181,6 @@ def own_settings(cls: type) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-@cache
 def declared_settings(cls: type, path: str = "") -> tuple[Setting, ...]:
     """All settings of a dataclass: its own, those of its groups, and those of every variant of its choices."""
     hints, found = _annotated(cls), []

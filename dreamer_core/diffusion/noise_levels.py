@@ -25,7 +25,4 @@ def _published() -> Tensor:
 
 def noise_level(sigmas: Tensor, t: int) -> float:
     """Of a teacher's levels `sigmas` [T], the one nearest in the logarithm to timestep `t` of SDXL's schedule."""
-    wanted = _published()[t]
-    if len(sigmas) == TIMESTEPS and torch.isclose(sigmas[t], wanted, rtol=1e-6):
-        return float(sigmas[t])
-    return float(sigmas[(sigmas.log() - wanted.log()).abs().argmin()])
+    return float(sigmas[(sigmas.double().log() - _published()[t].log()).abs().argmin()])

@@ -10,6 +10,7 @@ from dreamer_core.cameras import (
     OrbitConfig,
     look_at,
     orbit_cameras,
+    pooled_fov,
     sample_orbit,
     turntable,
     with_angles,
@@ -83,11 +84,18 @@ def test_wrap_degrees():
 
 def test_published_ranges_progress_every_500_steps():
     config = OrbitConfig()
-    assert config.ranges(0) == ((5.2, 5.5), (0.32, 0.60))
-    (low, high), (fov_low, fov_high) = config.ranges(500)
-    assert (low, high) == pytest.approx((5.2 * 0.95, 5.5 * 0.95))
-    assert (fov_low, fov_high) == pytest.approx((0.24, 0.60))
-    assert config.ranges(100_000) == ((3.5, 5.0), (0.16, 0.60))
+
+    def radians(step):
+        return tuple(math.radians(end) for end in config.ranges(step)[1])
+
+    assert config.ranges(0)[0] == (5.2, 5.5)
+    assert radians(0) == pytest.approx((0.32, 0.60), abs=1e-12)
+    assert config.ranges(499) == config.ranges(0)
+    assert config.ranges(500)[0] == pytest.approx((5.2 * 0.95, 5.5 * 0.95))
+    assert radians(500) == pytest.approx((0.24, 0.60))
+    assert radians(1000) == pytest.approx((0.18, 0.60))
+    assert config.ranges(100_000)[0] == (3.5, 5.0)
+    assert radians(100_000) == pytest.approx((0.16, 0.60))
 
 
 def test_samples_stay_in_range_and_repeat():
@@ -120,11 +128,15 @@ def test_concentration_gathers_views_at_the_front():
     [
         ("cameras.radius", {"radius": (2.0, 1.0)}),
         ("cameras.radius", {"radius": (0.0, 1.0)}),
-        ("cameras.fov", {"fov": (0.1, 3.2)}),
+        ("cameras.fov", {"fov": (0.1, 30.0)}),
+        ("cameras.fov", {"fov": (30.0, 181.0)}),
+        ("cameras.final_fov_min", {"final_fov_min": 0.0}),
+        ("cameras.final_radius", {"final_radius": (5.0, 3.5)}),
         ("cameras.elevation", {"elevation": (-100.0, 0.0)}),
         ("cameras.concentration", {"concentration": 0.0}),
         ("cameras.azimuth_factor", {"azimuth_factor": 0.9}),
         ("cameras.fov_pool", {"fov_pool": -1}),
+        ("cameras.fov_pool_views", {"fov_pool_views": -1}),
     ],
 )
 def test_bad_ranges_name_the_field(field, kwargs):
@@ -135,7 +147,8 @@ def test_bad_ranges_name_the_field(field, kwargs):
 
 def test_a_head_is_seen_from_further_behind_as_it_grows():
     head = with_angles(OrbitConfig(), "head")
-    assert head.elevation == (0.0, 30.0)  # polar 60 to 90
+    assert head.elevation == (0.0, 45.0)  # polar 45 to 90
+    assert head.concentration == 1.5
     assert [head.azimuth_range(i) for i in (0, 499, 500, 1000, 5000)] == [
         (-80.0, 80.0),
         (-80.0, 80.0),
@@ -150,7 +163,7 @@ def test_a_head_is_seen_from_further_behind_as_it_grows():
 
 
 def test_a_head_grows_where_the_cameras_keep_their_ranges():
-    starter = OrbitConfig(radius=(3.4, 3.8), fov=(0.58, 0.64), progress_every=0)
+    starter = OrbitConfig(radius=(3.4, 3.8), fov=(33.0, 37.0), progress_every=0)
     head = with_angles(starter, "head", 150)
     assert [head.azimuth_range(i)[1] for i in (0, 36, 37, 74, 149)] == [80.0, 80.0, 120.0, 180.0, 180.0]
     assert head.ranges(149) == starter.ranges(149)  # nothing else progresses
@@ -158,7 +171,7 @@ def test_a_head_grows_where_the_cameras_keep_their_ranges():
 
 
 def test_camera_presets_keep_distances_and_fields_of_view():
-    starter = OrbitConfig(radius=(3.4, 3.8), fov=(0.58, 0.64), progress_every=0)
+    starter = OrbitConfig(radius=(3.4, 3.8), fov=(33.0, 37.0), progress_every=0)
     for name in CAMERA_PRESETS:
         found = with_angles(starter, name)
         assert (found.radius, found.fov, found.progress_every) == (starter.radius, starter.fov, 0)
@@ -171,16 +184,39 @@ def test_camera_presets_keep_distances_and_fields_of_view():
         with_angles(starter, "feet")
 
 
-def test_one_field_of_view_per_pool_or_per_view():
-    def fovs(pool_seed):
-        pool = None if pool_seed is None else torch.Generator().manual_seed(pool_seed)
-        return sample_orbit(OrbitConfig(), 6, 64, 0, torch.Generator().manual_seed(3), pool)
+def test_fields_of_view_are_degrees():
+    config = OrbitConfig(fov=(40.0, 40.0))
+    cameras = sample_orbit(config, 1, 64, 0, torch.Generator().manual_seed(0))
+    assert float(cameras.fov[0]) == pytest.approx(math.radians(40.0))
+    assert float(cameras.Ks[0, 0, 0]) == pytest.approx(32 / math.tan(math.radians(20.0)))
 
-    each, first, again, second = fovs(None), fovs(1), fovs(1), fovs(2)
+
+def test_one_field_of_view_per_pool_or_per_view():
+    def fovs(places):
+        places = None if places is None else torch.full((6,), places)
+        return sample_orbit(OrbitConfig(), 6, 64, 0, torch.Generator().manual_seed(3), places)
+
+    each, low, middle, high = fovs(None), fovs(0.0), fovs(0.5), fovs(1.0)
     assert len(set(each.fov.tolist())) == 6
-    assert len(set(first.fov.tolist())) == 1
-    assert torch.equal(first.fov, again.fov)
-    assert first.fov[0] != second.fov[0]
-    assert 0.32 <= first.fov[0] <= 0.60
-    torch.testing.assert_close(first.Ks[0, 0, 0], 32 / torch.tan(first.fov[0] / 2))
-    assert torch.equal(each.viewmats, first.viewmats)  # nothing else changes
+    for cameras, expected in ((low, 0.32), (middle, 0.46), (high, 0.60)):
+        torch.testing.assert_close(cameras.fov, torch.full((6,), expected))
+        assert torch.equal(each.viewmats, cameras.viewmats)  # nothing else changes
+    torch.testing.assert_close(middle.Ks[0, 0, 0], 32 / torch.tan(middle.fov[0] / 2))
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 4, 7, 25])
+def test_ten_views_in_a_row_share_a_field_of_view(views):
+    """The released code draws one for ten cameras, whichever steps they are used in: view i of step k has (4k + i) // 10."""
+    asked = []
+
+    def draw(pool):
+        asked.append(pool)
+        return pool / 1000
+
+    found = [pooled_fov(OrbitConfig(), views, step, draw) for step in range(12)]
+    assert torch.cat(found).tolist() == pytest.approx([n // 10 / 1000 for n in range(12 * views)])
+    assert asked == [n // 10 for n in range(12 * views)]
+    assert pooled_fov(OrbitConfig(fov_pool_views=0), views, 3, draw) is None
+    steps = [pooled_fov(OrbitConfig(fov_pool=3), views, step, draw) for step in range(7)]  # steps, not views
+    torch.testing.assert_close(torch.stack(steps)[:, 0] * 1000, torch.tensor([0.0, 0, 0, 1, 1, 1, 2]))
+    assert all(len(set(step.tolist())) == 1 for step in steps)

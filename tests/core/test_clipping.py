@@ -84,10 +84,22 @@ def test_depth_per_pixel_and_global():
     assert clip_depth_gradient(gradient, 0.002, "off")[0] is gradient
 
 
+def test_the_released_code_scales_the_whole_depth_map_by_one_factor():
+    """Its smallest factor over all views and pixels, which is the default."""
+    gradient = torch.randn(4, 6, 5, 1, generator=torch.Generator().manual_seed(0)) * 0.01
+    mode = ClipConfig().depth_mode
+    assert mode == "global"
+    factors = [min(1.0, 0.002 / abs(g)) for g in gradient.flatten().tolist()]
+    got, share = clip_depth_gradient(gradient, 0.002, mode)
+    torch.testing.assert_close(got, gradient * min(factors))
+    assert share == pytest.approx(sum(f < 1 for f in factors) / len(factors))
+
+
 def test_ramp_is_linear():
     config = ClipConfig(threshold=0.05, ramp_from=0.25, ramp_steps=100)
     assert [config.threshold_at(i) for i in (0, 50, 100, 1000)] == pytest.approx([0.25, 0.15, 0.05, 0.05])
     assert ClipConfig(threshold=0.05).threshold_at(7) == 0.05
+    assert ClipConfig(threshold=0.05, ramp_steps=100).threshold_at(7) == 0.05  # ramp_from 0: no ramp
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def test_ramp_is_linear():
         ("clip.mode", {"mode": "sometimes"}),
         ("clip.depth_mode", {"depth_mode": "sometimes"}),
         ("clip.depth_factor", {"depth_factor": -1.0}),
-        ("clip.ramp_from", {"ramp_from": 0.0}),
+        ("clip.ramp_from", {"ramp_from": -0.1}),
         ("clip.ramp_steps", {"ramp_steps": -1}),
     ],
 )

@@ -5,9 +5,13 @@ import itertools
 import pytest
 import torch
 
-from dreamer_core.diffusion.moves import invert, nearest_timestep, offset_noise, scaled_linear_sigmas
+from dreamer_core.diffusion.moves import invert, nearest_timestep, offset_noise
+from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
 from dreamer_core.diffusion.predictor import Conditioning
-from dreamer_core.guidance import GuidanceConditioning, Timesteps, ism, sds, tsm
+from dreamer_core.guidance import GuidanceConditioning, Timesteps
+from dreamer_core.guidance.ism import ISM
+from dreamer_core.guidance.sds import SDS
+from dreamer_core.guidance.tsm import TSM
 
 SIGMAS = scaled_linear_sigmas()
 ALPHAS = 1 / (1 + SIGMAS**2)
@@ -49,7 +53,10 @@ def latents(batch=2):
 
 
 def ddim_transcription(teacher, z, noise, t, s, gamma, cfg, cond, stride=200):
-    """The paper's algorithm in variance-preserving form: sqrt(a) z + sqrt(1 - a) n, DDIM steps between timesteps."""
+    """The paper's algorithm in variance-preserving form: sqrt(a) z + sqrt(1 - a) n, DDIM steps between timesteps.
+
+    The noise enters at timestep 1, as in the released code, whose scheduler has `steps_offset` 1.
+    """
 
     def eps(x_vp, at, c):
         a = ALPHAS[at]
@@ -59,8 +66,8 @@ def ddim_transcription(teacher, z, noise, t, s, gamma, cfg, cond, stride=200):
         x0 = (x_vp - (1 - ALPHAS[start]).sqrt() * e) / ALPHAS[start].sqrt()
         return ALPHAS[end].sqrt() * x0 + (1 - ALPHAS[end]).sqrt() * e
 
-    x = ALPHAS[0].sqrt() * z + (1 - ALPHAS[0]).sqrt() * noise
-    times = [*range(0, s, stride), s] if s > 0 else [0]
+    x = ALPHAS[1].sqrt() * z + (1 - ALPHAS[1]).sqrt() * noise
+    times = [*range(1, s, stride), s]  # 1, 201, 401, ..., s
     for start, end in itertools.pairwise(times):
         x = ddim(x, eps(x, start, cond.inversion), start, end)
     e_s = eps(x, s, cond.inversion)
@@ -72,40 +79,42 @@ def ddim_transcription(teacher, z, noise, t, s, gamma, cfg, cond, stride=200):
     return ((1 - ALPHAS[t]) / ALPHAS[t]).sqrt() * (e_cfg - e_mu)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.954, 1.0])
-@pytest.mark.parametrize(("t", "s"), [(980, 880), (500, 420), (310, 210), (90, 0), (21, 0), (281, 200), (282, 201)])
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.91**0.5, 1.0])
+@pytest.mark.parametrize(
+    ("t", "s"), [(980, 880), (500, 420), (310, 210), (90, 1), (21, 1), (281, 201), (282, 202), (1, 1)]
+)
 def test_tsm_equals_the_transcription(t, s, gamma):
     z, noise = latents()
     cond = conditioning()
     expected = ddim_transcription(SmoothTeacher(), z, noise, t, s, gamma, 7.5, cond)
-    got = tsm(SmoothTeacher(), z, noise, Timesteps(t=t, s=s), cond, cfg=7.5, gamma=gamma)
+    got = TSM(gamma=gamma, cfg=7.5)(SmoothTeacher(), z, noise, Timesteps(t, s), cond)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_gamma_zero_is_ism_bit_for_bit():
     z, noise = latents()
-    a = tsm(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.0)
-    b = ism(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning())
+    a = TSM(gamma=0.0)(SmoothTeacher(), z, noise, Timesteps(500, 420), conditioning())
+    b = ISM()(SmoothTeacher(), z, noise, Timesteps(500, 420), conditioning())
     assert torch.equal(a.gradient, b.gradient)
-    c = tsm(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.3)
+    c = TSM(gamma=0.3)(SmoothTeacher(), z, noise, Timesteps(500, 420), conditioning())
     assert not torch.allclose(a.gradient, c.gradient)
 
 
 def test_ism_is_the_published_difference():
     z, noise = latents()
     cond = conditioning()
-    got = ism(SmoothTeacher(), z, noise, Timesteps(t=500, s=420), cond, cfg=7.5)
+    got = ISM(cfg=7.5)(SmoothTeacher(), z, noise, Timesteps(500, 420), cond)
     expected = ddim_transcription(SmoothTeacher(), z, noise, 500, 420, 0.0, 7.5, cond)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("s", "inversions"), [(0, 0), (1, 1), (200, 1), (201, 2), (420, 3), (880, 5)])
+@pytest.mark.parametrize(("s", "inversions"), [(1, 0), (2, 1), (201, 1), (202, 2), (420, 3), (880, 5)])
 def test_evaluations_per_step(s, inversions):
-    """ceil(s / 200) inversion calls, one evaluation of e_s, one batched call for the remaining three."""
+    """ceil((s - 1) / 200) inversion calls, one evaluation of e_s, one batched call for the remaining three."""
     teacher = SmoothTeacher()
     z, noise = latents(batch=2)
     t = s + 80
-    result = tsm(teacher, z, noise, Timesteps(t=t, s=s), conditioning(2), gamma=0.3)
+    result = TSM(gamma=0.3)(teacher, z, noise, Timesteps(t, s), conditioning(2))
     batches = [n for n, _ in teacher.calls]
     assert batches == [2] * inversions + [2] + [6]
     assert result.calls == len(batches) == inversions + 2
@@ -121,7 +130,7 @@ def test_evaluations_per_step(s, inversions):
 def test_ism_needs_one_evaluation_less():
     teacher = SmoothTeacher()
     z, noise = latents(2)
-    result = ism(teacher, z, noise, Timesteps(t=500, s=420), conditioning(2))
+    result = ISM()(teacher, z, noise, Timesteps(500, 420), conditioning(2))
     assert [n for n, _ in teacher.calls] == [2, 2, 2, 2, 4]
     assert result.samples == 3 + 3
 
@@ -130,12 +139,15 @@ def test_ism_needs_one_evaluation_less():
 def test_stride_sets_the_number_of_inversion_calls(stride):
     z, noise = latents(1)
     _, calls = invert(SmoothTeacher(), z, 420, conditioning(1).inversion, noise, stride)
-    assert calls == -(-420 // stride)
+    assert calls == {50: 9, 200: 3, 1000: 1}[stride]
+    teacher = SmoothTeacher()
+    ISM()(teacher, z, noise, Timesteps(500, 420, stride=stride), conditioning(1))
+    assert len(teacher.calls) == calls + 2
 
 
 def test_sds_is_dreamfusion():
     teacher, (z, noise), cond = SmoothTeacher(), latents(), conditioning()
-    got = sds(teacher, z, noise, Timesteps(t=400, s=0), cond, cfg=100.0)
+    got = SDS(cfg=100.0)(teacher, z, noise, Timesteps(400, 1), cond)
     a = ALPHAS[400]
     x_vp = a.sqrt() * z + (1 - a).sqrt() * noise
     sigma = torch.full((2,), float(SIGMAS[400]), dtype=torch.float64)
@@ -155,13 +167,20 @@ def test_one_shared_path_cancels_a_constant_error():
             return torch.full_like(x, 0.37)
 
     z, noise = latents()
-    result = tsm(Biased(), z, noise, Timesteps(t=500, s=420), conditioning(), gamma=0.3)
+    result = TSM(gamma=0.3)(Biased(), z, noise, Timesteps(500, 420), conditioning())
     assert result.gradient.abs().max() == 0
 
 
-def test_offset_noise_has_a_shared_part_per_channel():
-    noise = offset_noise(torch.Size([64, 4, 16, 16]), 0.1, torch.Generator().manual_seed(0))
-    assert noise.mean(dim=(2, 3)).std() == pytest.approx((0.1**2 + 1 / 256) ** 0.5, rel=0.15)
+def test_offset_noise_is_one_draw_per_channel_for_the_batch():
+    shape = torch.Size([3, 4, 16, 16])
+    shifts = []
+    for seed in range(200):
+        plain = offset_noise(shape, 0.0, torch.Generator().manual_seed(seed))
+        shift = offset_noise(shape, 0.1, torch.Generator().manual_seed(seed)) - plain
+        torch.testing.assert_close(shift, shift[:1, :, :1, :1].expand(shape), rtol=0, atol=1e-6)
+        shifts.append(shift[0, :, 0, 0])
+        assert len(set(shifts[-1].tolist())) == 4
+    assert torch.stack(shifts).std() == pytest.approx(0.1, rel=0.1)
     plain = offset_noise(torch.Size([64, 4, 16, 16]), 0.0, torch.Generator().manual_seed(0))
     assert plain.mean(dim=(2, 3)).std() == pytest.approx(1 / 16, rel=0.15)
 

@@ -11,10 +11,23 @@ from test_guidance import ALPHAS, SIGMAS, SmoothTeacher, conditioning, latents
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.errors import InputError
-from dreamer_core.guidance import Timesteps, WeightedNegative, asd, csd, guided_noise, sdi, sds_bridge, tsm
+from dreamer_core.guidance import (
+    METHODS,
+    GuidanceConfig,
+    Timesteps,
+    WeightedNegative,
+    guided_noise,
+    sample_timesteps,
+)
+from dreamer_core.guidance.asd import ASD
+from dreamer_core.guidance.csd import CSD
+from dreamer_core.guidance.sdi import SDI
+from dreamer_core.guidance.sds import SDS
+from dreamer_core.guidance.sds_bridge import SDSBridge
+from dreamer_core.guidance.tsm import TSM
 from dreamer_core.optimize import PRESETS
-from dreamer_core.optimize.loop import guidance_gradient, sample_timesteps
-from dreamer_core.prompts import PerpNeg, PromptConfig, encode_prompts, perp_neg_weights
+from dreamer_core.prompts import PromptConfig, encode_prompts, perp_neg_weights
+from dreamer_core.settings import changed, own_settings
 
 
 def eps(x_vp, t, cond):
@@ -36,7 +49,7 @@ def test_csd(progress, b):
     (z, noise), c, t = latents(), conditioning(), 430
     x = noised(z, noise, t)
     expected = (1 - ALPHAS[t]) * (eps(x, t, c.positive) - b[0] * eps(x, t, c.negative) - b[1] * eps(x, t, c.inversion))
-    got = csd(SmoothTeacher(), z, noise, Timesteps(t, 0), c, progress=progress)
+    got = CSD()(SmoothTeacher(), z, noise, Timesteps(t, 1, progress=progress), c)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
     assert (got.calls, got.samples) == (1, 3)
 
@@ -47,10 +60,12 @@ def test_asd():
     negative, positive = eps(noised(z, noise, t), t, c.negative), eps(noised(z, noise, t), t, c.positive)
     e_cfg = negative + 7.5 * (positive - negative)
     expected = (1 - ALPHAS[t]) * (e_cfg - eps(noised(z, noise, later), later, c.positive))
-    got = asd(SmoothTeacher(), z, noise, Timesteps(t, 0), c, cfg=7.5, t_min=20)
+    got = ASD(cfg=7.5)(SmoothTeacher(), z, noise, Timesteps(t, 1, t_min=20), c)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
     assert got.samples == 3
-    asd(SmoothTeacher(), z, noise, Timesteps(990, 0), c, t_min=20)  # t+ stays on the schedule
+    teacher = SmoothTeacher()
+    ASD()(teacher, z, noise, Timesteps(990, 1, t_min=20), c)  # t+ stays on the schedule
+    assert max(teacher.calls[0][1]) == float(SIGMAS[999])
 
 
 def test_sds_bridge():
@@ -58,10 +73,10 @@ def test_sds_bridge():
     x = noised(z, noise, t)
     sigma = ((1 - ALPHAS[t]) / ALPHAS[t]).sqrt()
     expected = 25 * sigma * (eps(x, t, c.positive) - eps(x, t, c.artefact))
-    got = sds_bridge(SmoothTeacher(), z, noise, Timesteps(t, 0), c, scale=25.0)
+    got = SDSBridge(cfg=25.0)(SmoothTeacher(), z, noise, Timesteps(t, 1), c)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="artefact"):
-        sds_bridge(SmoothTeacher(), z, noise, Timesteps(t, 0), conditioning())
+        SDSBridge()(SmoothTeacher(), z, noise, Timesteps(t, 1), conditioning())
 
 
 @pytest.mark.parametrize(("t", "inversions"), [(95, 1), (430, 5), (999, 10)])
@@ -81,56 +96,95 @@ def test_sdi(t, inversions):
         now = end
     k = (x - ALPHAS[t].sqrt() * z) / (1 - ALPHAS[t]).sqrt() + 0.3 * (1 - ALPHAS[t]).sqrt() * noise
     expected = (1 - ALPHAS[t]).sqrt() * (guided(noised(z, k, t), t, 7.5) - k)
-    got = sdi(SmoothTeacher(), z, noise, Timesteps(t, 0), c, cfg=7.5)
+    got = SDI(cfg=7.5)(SmoothTeacher(), z, noise, Timesteps(t, 1), c)
     torch.testing.assert_close(got.gradient, expected, rtol=1e-8, atol=1e-8)
     assert got.calls == inversions + 1
     assert got.samples == 2 * inversions + 2
 
 
-def test_annealed_timesteps_fall_over_the_schedule():
-    guidance = replace(PRESETS["official"].config.guidance, t_annealing=(999, 200))
-    draw = lambda progress: sample_timesteps(guidance, 0, torch.Generator(), progress).t
+def test_timesteps_of_sdi_fall_over_the_schedule():
+    def draw(progress, **given):
+        guidance = replace(PRESETS["official"].config.guidance, method=SDI(**given))
+        times = sample_timesteps(guidance, 0, torch.Generator(), progress)
+        assert times.progress == progress
+        return times.t
+
     assert [draw(p) for p in (0.0, 0.5, 1.0)] == [999, 600, 200]
+    assert [draw(p, t_first=950, t_last=50) for p in (0.0, 0.5, 1.0)] == [950, 500, 50]
 
 
-@pytest.mark.parametrize("method", ["tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge"])
-def test_every_method_can_be_configured(method):
+NAMES = ("tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_can_be_configured(name):
+    assert tuple(method.name for method in METHODS) == NAMES
     (z, noise), c = latents(), with_artefact(conditioning())
-    config = replace(PRESETS["official"].config.guidance, method=method)
-    result = guidance_gradient(SmoothTeacher(), z, noise, Timesteps(400, 320), c, config, 0.3)
+    config = changed(GuidanceConfig(), {"method": name})
+    result = config.method(SmoothTeacher(), z, noise, Timesteps(400, 320, progress=0.3), c)
     assert result.gradient.shape == z.shape
     assert result.gradient.norm() > 0
 
 
-@pytest.mark.parametrize(
-    ("method", "change"),
-    [
-        ("csd", {"csd_empty": 0.2}),
-        ("sdi", {"sdi_steps": 3}),
-        ("sdi", {"sdi_cfg": -3.0}),
-        ("sdi", {"sdi_noise": 0.0}),
-        ("asd", {"asd_shift": 0.3}),
-    ],
-)
-def test_parameters_of_the_neighbours_take_effect(method, change):
-    (z, noise), c = latents(), conditioning()
-    published = replace(PRESETS["official"].config.guidance, method=method)
+def test_a_method_brings_its_published_values():
+    methods = {name: changed(GuidanceConfig(), {"method": name}).method for name in NAMES}
+    assert {name: getattr(m, "cfg", None) for name, m in methods.items()} == {
+        "tsm": 7.5, "ism": 7.5, "sds": 100.0, "csd": None, "sdi": 7.5, "asd": 7.5, "sds_bridge": 100.0,
+    }  # fmt: skip
+    offsets = {name: GuidanceConfig(method=m).noise_offset for name, m in methods.items()}
+    assert offsets == dict.fromkeys(NAMES, 0.0) | {"tsm": 0.1, "ism": 0.1}
+    assert GuidanceConfig(method=SDS(), offset_noise=0.05).noise_offset == 0.05
+    assert GuidanceConfig(method=TSM(), offset_noise=0.0).noise_offset == 0.0
+    assert [name for name, m in methods.items() if m.needs_artefacts] == ["sds_bridge"]
+
+
+PARAMETERS = [
+    ("csd", {"csd_empty": 0.2}),
+    ("sdi", {"sdi_steps": 3}),
+    ("sdi", {"sdi_cfg": -3.0}),
+    ("sdi", {"sdi_noise": 0.0}),
+    ("asd", {"asd_shift": 0.3}),
+    ("tsm", {"gamma": 0.3}),
+    *((name, {"cfg": 3.0}) for name in ("tsm", "ism", "sds", "sdi", "asd", "sds_bridge")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), PARAMETERS)
+def test_parameters_take_effect(name, change):
+    (z, noise), c = latents(), with_artefact(conditioning())
+    published = changed(GuidanceConfig(), {"method": name})
     found = [
-        guidance_gradient(SmoothTeacher(), z, noise, Timesteps(400, 320), c, config, 0.5)
-        for config in (published, replace(published, **change))
+        config.method(SmoothTeacher(), z, noise, Timesteps(400, 320, progress=0.5), c)
+        for config in (published, changed(published, change))
     ]
     assert not torch.allclose(found[0].gradient, found[1].gradient, rtol=1e-4)
     if "sdi_steps" in change:
         assert [r.calls for r in found] == [5, 3]  # strides of 100 and of 334
 
 
+def test_every_parameter_of_a_method_is_tried_above():
+    tried = {(name, field) for name, change in PARAMETERS for field in change}
+    where = {("sdi", "t_first"), ("sdi", "t_last")}  # these say where to look, see above
+    assert {(m.name, s.field) for m in METHODS for s in own_settings(m)} == tried | where
+
+
 @pytest.mark.parametrize(
-    "change", [{"csd_empty": 1.5}, {"sdi_steps": 0}, {"sdi_cfg": math.inf}, {"sdi_noise": -1.0}, {"asd_shift": -0.1}]
+    ("method", "change"),
+    [
+        (CSD, {"csd_empty": 1.5}),
+        (SDI, {"sdi_steps": 0}),
+        (SDI, {"sdi_cfg": math.inf}),
+        (SDI, {"sdi_noise": -1.0}),
+        (SDI, {"t_last": 0}),
+        (ASD, {"asd_shift": -0.1}),
+        (TSM, {"gamma": math.nan}),
+        (SDS, {"cfg": -1.0}),
+    ],
 )
-def test_bad_parameters_name_their_field(change):
+def test_bad_parameters_name_their_field(method, change):
     with pytest.raises(InputError) as error:
-        replace(PRESETS["official"].config.guidance, **change)
-    assert [error.value.field] == list(change)
+        method(**change)
+    assert [error.value.field] == [f"guidance.{name}" for name in change]
 
 
 # Perp-Neg.
@@ -158,17 +212,17 @@ def test_perpendicular_negatives_are_the_published_sum():
 def test_tsm_with_perp_neg_still_makes_one_last_call():
     teacher, (z, noise), c = SmoothTeacher(), latents(), conditioning()
     cond = replace(c, perpendicular=(WeightedNegative(c.inversion, torch.tensor([-1.0, 0.0])),))
-    result = tsm(teacher, z, noise, Timesteps(500, 420), cond, gamma=0.3)
+    result = TSM(gamma=0.3)(teacher, z, noise, Timesteps(500, 420), cond)
     assert [n for n, _ in teacher.calls] == [2, 2, 2, 2, 8]
     assert result.samples == 3 + 1 + 4
-    plain = tsm(SmoothTeacher(), z, noise, Timesteps(500, 420), c, gamma=0.3)
+    plain = TSM(gamma=0.3)(SmoothTeacher(), z, noise, Timesteps(500, 420), c)
     assert not torch.allclose(result.gradient[0], plain.gradient[0])
     torch.testing.assert_close(result.gradient[1], plain.gradient[1])  # weight 0
 
 
 def test_perp_neg_weights_by_azimuth():
     def at(azimuth):
-        return perp_neg_weights(torch.tensor([float(azimuth)]), PerpNeg())[0].tolist()
+        return perp_neg_weights(torch.tensor([float(azimuth)]), PromptConfig())[0].tolist()
 
     assert at(0) == pytest.approx([0.0, -2 * math.exp(-10 * 0.0)])
     assert at(9) == pytest.approx([0.0, -2 * math.exp(-10 * 0.1)])  # still near the front: not avoided
@@ -186,11 +240,13 @@ class OneHot:
 
 
 def test_perp_neg_weights_can_be_set():
-    config = PromptConfig("a mug", perp_neg=True, perp_neg_weights=PerpNeg(-1.0, 0.0, 0.0))
+    config = PromptConfig(
+        "a mug", perp_neg=True, perp_neg_weight=-1.0, perp_neg_front_decay=0.0, perp_neg_side_decay=0.0
+    )
     cond = encode_prompts(OneHot(), config).at(orbit_cameras([45.0], 0.0, 3.0, 0.6, 64))
     assert [float(n.weight) for n in cond.perpendicular] == [-1.0, -1.0]
-    with pytest.raises(InputError, match=r"perp_neg_weights.weight: expected a finite number of 0 or below, got 2"):
-        PerpNeg(2.0)
+    with pytest.raises(InputError, match=r"prompt.perp_neg_weight: expected a number from -20 to 0, got 2.0"):
+        PromptConfig("a mug", perp_neg_weight=2.0)
 
 
 def test_prompts_carry_negatives_and_artefacts():

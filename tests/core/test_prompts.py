@@ -82,6 +82,22 @@ def test_empty_words_leave_the_prompt_alone():
     assert texts[:3] == ["a red mug"] * 3
 
 
+@pytest.mark.parametrize(
+    ("field", "kwargs"),
+    [
+        ("prompt.overhead_from", {"overhead_from": 80.0}),  # beside 75
+        ("prompt.overhead_to", {"overhead_to": 91.0}),
+        ("prompt.perp_neg_weight", {"perp_neg_weight": 0.1}),
+        ("prompt.perp_neg_front_decay", {"perp_neg_front_decay": -1.0}),
+        ("prompt.perp_neg_side_decay", {"perp_neg_side_decay": 101.0}),
+    ],
+)
+def test_bad_values_name_the_field(field, kwargs):
+    with pytest.raises(InputError) as error:
+        PromptConfig("a mug", **kwargs)
+    assert error.value.field == field
+
+
 def test_empty_prompt_is_refused():
     with pytest.raises(InputError, match="prompt: expected a description of the object, got an empty text"):
         PromptConfig("  ")

@@ -9,13 +9,32 @@ import torch
 from dreamer_core.cli.run_folder import row
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import RegularizerConfig, StepReport
-from dreamer_core.optimize.regularizers import normalized_disparity, scene_terms, total_variation
+from dreamer_core.optimize.regularizers import TERMS, normalized_disparity, scene_terms, total_variation
 
 
 def test_total_variation_of_a_ramp():
     image = torch.arange(5.0)[None, None, :, None].expand(1, 4, 5, 3)
-    assert total_variation(image) == pytest.approx(1.0)
+    assert total_variation(image) == pytest.approx(2.0)
     assert total_variation(torch.full((1, 4, 5, 3), 0.3)) == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 3), (2, 5, 9, 1), (1, 17, 3, 3)])
+def test_total_variation_is_twice_the_mean_squares(shape):
+    """As the released code counts: 2 (sum_v / count_v + sum_h / count_h) / batch, on [B, C, H, W]."""
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch, height, width, channels = shape
+    vertical = horizontal = 0.0
+    for image in images.tolist():
+        for y in range(height):
+            for x in range(width):
+                for c in range(channels):
+                    if y:
+                        vertical += (image[y][x][c] - image[y - 1][x][c]) ** 2
+                    if x:
+                        horizontal += (image[y][x][c] - image[y][x - 1][c]) ** 2
+    counts = channels * (height - 1) * width, channels * height * (width - 1)
+    expected = 2 * (vertical / counts[0] + horizontal / counts[1]) / batch
+    assert float(total_variation(images)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_disparity_is_the_published_formula():
@@ -33,6 +52,7 @@ def test_disparity_is_the_published_formula():
 def test_every_weight_has_its_column_in_the_metrics():
     """Each term that the loop reports ends in metrics.csv, with the value of the report."""
     names = {f.name for f in fields(RegularizerConfig)} - {"max_anisotropy"}
+    assert set(TERMS) == names
     scene = initial_shape("sphere", 20, torch.Generator().manual_seed(0))
     everything = RegularizerConfig(**dict.fromkeys(names, 1.0))
     assert set(scene_terms(scene, everything)) == names - {"tv_rgb", "tv_disparity"}

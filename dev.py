@@ -142,13 +142,21 @@ def link_pack(comfyui: Path) -> None:
     link_folder(link)
 
 
+def demo_words(words: Sequence[str]) -> list[str]:
+    """Arguments of `generate`: the demo's prompt where none comes first, its views where nothing else decides them."""
+    parser = argparse.ArgumentParser(add_help=False)  # takes abbreviations and --model=X as `generate` does
+    for option in ("--model", "--preset", "--views", "--set"):
+        parser.add_argument(option, action="append", nargs="?", const="", default=[])
+    given, _ = parser.parse_known_args(list(words))
+    settings = [text.partition("=")[0].strip() for text in given.set]
+    prompt = [] if words and not words[0].startswith("-") else [DEMO_PROMPT]
+    chosen = given.model or given.preset or given.views or "views" in settings
+    return [*prompt, *words] if chosen else [*prompt, "--views", str(DEMO_VIEWS), *words]
+
+
 def command_demo(arguments: argparse.Namespace) -> int:
     """Make a splat from a prompt with the built-in checkpoint; paths are those of the caller's folder."""
-    words = arguments.words
-    if not any(word.split("=")[0] in ("--preset", "--checkpoint") for word in words):
-        words = ["--set", f"views={DEMO_VIEWS}", *words]
-    if not arguments.words or arguments.words[0].startswith("-"):
-        words = [DEMO_PROMPT, *words]
+    words = demo_words(arguments.words)
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     return call(core_python(), "-m", "dreamer_core", "generate", *words, env={"PYTHONPATH": path}, cwd=Path.cwd())
 

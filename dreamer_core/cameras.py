@@ -133,7 +133,7 @@ def turntable(
 
 @dataclass(frozen=True)
 class OrbitConfig:
-    """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
+    """The training distribution of cameras (the defaults are those of Dreamer XL's configuration `bagel`).
 
     The ranges progress every `progress_every` steps: the radius by a factor down to `radius_floor`, the low end of the
     field of view by a factor down to `fov_floor`, the azimuth by a factor up to `azimuth_limit`.
@@ -213,8 +213,9 @@ CAMERA_PRESETS: dict[str, dict[str, Any]] = {
     "head": {"elevation": (0.0, 30.0), "azimuth": (-80.0, 80.0), "azimuth_factor": 1.5},
     "full": {"elevation": (-60.0, 80.0), "azimuth": (-180.0, 180.0), "azimuth_factor": 1.0},
 }
-"""Angles by what is made. `object` and `head` have published elevations; a head's azimuth grows to a full turn
-(80, 120, 180). `full` also looks from below and above, for things without a side that stands on the ground."""
+"""Angles by what is made. `object` is published (bagel). So is the azimuth of `head`, which grows to a full turn
+(batman: 80, 120, 180), but with elevations 0 to 45; 0 to 30 are those of a dog and a figure seen all around. `full`
+also looks from below and above, for things without a side that stands on the ground."""
 
 
 PROGRESSES = 4

@@ -150,7 +150,7 @@ _UNITS = "in world units; an object fits a ball of radius 1"
 
 @dataclass(frozen=True)
 class OrbitConfig(Settings):
-    """The training distribution of cameras (Dreamer XL's published ranges are the defaults).
+    """The training distribution of cameras (the defaults are those of Dreamer XL's configuration `bagel`).
 
     The ranges progress every `progress_every` steps: the radius by a factor down to `final_radius`, the low end of the
     field of view by a factor down to `final_fov_min`, the azimuth by a factor up to `final_azimuth`.

@@ -201,7 +201,7 @@ class DiffusersSDXL:
     def encode(self, images: Tensor) -> Tensor:
         """Latents [B, 4, H/8, W/8], float32, of display images [B, H, W, 3] in [0, 1]; differentiable.
 
-        The mean of the VAE's posterior, as in the published method, times its scaling factor.
+        The mean of the VAE's posterior, times its scaling factor. Dreamer XL's released code draws a sample instead.
         """
         with normal_tensors(grad=torch.is_grad_enabled()):
             signed = images.to(self.device, self._vae.dtype).permute(0, 3, 1, 2) * 2.0 - 1.0

@@ -1,7 +1,7 @@
 """Text to shape with Shap-E (Jun and Nichol, arXiv 2305.02463) through diffusers.
 
 The paper starts from Point-E, which has no kept package. Shap-E is its successor by the same authors. Its shape becomes
-4,096 points, as many as Point-E gives, so that what follows is the published recipe.
+4,096 points, as many as Point-E gives.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ import torch
 from benchmarks import full_size
 from benchmarks.live_bytes import parameter_bytes, peak_bytes
 from benchmarks.report import machine, print_table
-from dreamer_core.diffusion.sdxl_predictor import checkpoint_blocks
 from dreamer_core.optimize.memory import HEADROOM, MemoryPlan, plan_memory
+from dreamer_core.teachers.sdxl.predictor import checkpoint_blocks
 
 GIB = 2**30
 GAUSSIANS = 200_000

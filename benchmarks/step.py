@@ -26,8 +26,6 @@ from torch import Tensor
 from benchmarks import full_size
 from benchmarks.report import finish, single_threaded_processor_time, wait
 from dreamer_core.cli.generate import STARTER
-from dreamer_core.diffusion.moves import FIRST_TIMESTEP, euler_step
-from dreamer_core.diffusion.predictor import Conditioning, NoisePredictor
 from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.initializers import initial_shape
@@ -36,6 +34,8 @@ from dreamer_core.optimize.memory import MemoryMode, free_bytes, plan_memory
 from dreamer_core.optimize.report import PHASES, Stopwatch
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 from dreamer_core.settings import nested
+from dreamer_core.teachers.moves import FIRST_TIMESTEP, euler_step
+from dreamer_core.teachers.teacher import Conditioning, Teacher
 
 VARIANTS = ("ours", "ours, low memory", "official-like")
 
@@ -43,7 +43,7 @@ VARIANTS = ("ours", "ours, low memory", "official-like")
 class Counted:
     """A teacher whose network calls are timed and counted."""
 
-    def __init__(self, teacher: NoisePredictor) -> None:
+    def __init__(self, teacher: Teacher) -> None:
         self.teacher, self.seconds, self.samples = teacher, 0.0, 0
 
     @property
@@ -67,7 +67,7 @@ class OfficialLike(TSM):
     """TSM's gradient with the released code's order and number of evaluations (docs/method.md)."""
 
     def __call__(
-        self, predictor: NoisePredictor, z: Tensor, noise: Tensor, steps: Timesteps, cond: GuidanceConditioning
+        self, predictor: Teacher, z: Tensor, noise: Tensor, steps: Timesteps, cond: GuidanceConditioning
     ) -> GuidanceResult:
         sigmas = [float(v) for v in predictor.sigmas]
         mu = steps.s + round(self.gamma * (steps.t - steps.s))
@@ -96,9 +96,9 @@ class OfficialLike(TSM):
 
 def full_size_sdxl(device: torch.device) -> tuple[Any, ViewPrompts]:
     """SDXL's UNet and VAE encoder with random weights, UNet in half precision on CUDA; prompts are random, too."""
-    from dreamer_core.diffusion.noise_schedule import schedule_from_config
-    from dreamer_core.diffusion.sdxl_configs import SCHEDULER_CONFIG
-    from dreamer_core.diffusion.sdxl_predictor import DiffusersSDXL
+    from dreamer_core.teachers.noise_schedule import schedule_from_config
+    from dreamer_core.teachers.sdxl.configs import SCHEDULER_CONFIG
+    from dreamer_core.teachers.sdxl.predictor import DiffusersSDXL
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with torch.device(device):
@@ -123,8 +123,8 @@ def full_size_sdxl(device: torch.device) -> tuple[Any, ViewPrompts]:
 
 def small_sdxl(model: str | None, device: torch.device) -> tuple[Any, ViewPrompts]:
     """The named checkpoint, else the starter, else a tiny random SDXL."""
-    from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
-    from dreamer_core.diffusion.tiny_sdxl import save_tiny_sdxl
+    from dreamer_core.teachers.sdxl.loading import load_sdxl
+    from dreamer_core.teachers.sdxl.tiny_sdxl import save_tiny_sdxl
 
     if model is None and (STARTER / "model_index.json").is_file():
         model = str(STARTER)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .cameras import Cameras
-from .diffusion.predictor import Conditioning, TextEncoder
 from .errors import InputError
 from .guidance.base import GuidanceConditioning, WeightedNegative
 from .settings import Knob, Settings
+from .teachers.teacher import Conditioning, TextEncoder
 
 
 class PromptProcessor(Protocol):
@@ -154,11 +154,7 @@ class ViewPrompts:
             share = (cameras.elevation - begin) / (end - begin)
             over = share.clamp(0.0, 1.0)[:, None]
             weights = torch.cat([weights * (1.0 - over), over], dim=1)
-        stacked = Conditioning.cat(views)
-        w = weights.to(stacked.tokens)
-        positive = Conditioning(
-            torch.einsum("bv,vld->bld", w, stacked.tokens), torch.einsum("bv,vp->bp", w, stacked.pooled)
-        )
+        positive = Conditioning.cat(views).mixed(weights)
         batch = len(cameras)
         return GuidanceConditioning(
             positive,

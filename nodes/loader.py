@@ -8,8 +8,8 @@ import comfy.sd
 import folder_paths
 from comfy_api.latest import io
 
-from ..dreamer_core.diffusion.checkpoints import CheckpointKind, identify
 from ..dreamer_core.errors import InputError
+from ..dreamer_core.teachers.sdxl.checkpoints import CheckpointKind, identify
 from .host.sdxl import check_model
 from .host.starter import load_starter
 from .sockets import CATEGORY, errors_named

@@ -11,7 +11,6 @@ from comfy_api.latest import Types, io
 
 from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable, with_angles
-from ..dreamer_core.diffusion.predictor import Conditioning
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
@@ -19,6 +18,7 @@ from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import resolve_backend
 from ..dreamer_core.settings import Setting, changed
+from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
 from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
@@ -76,7 +76,7 @@ def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
     """Ordinary tensors on the teacher's device."""
     found = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
     moved: dict[str, Any] = {
-        name: Conditioning(value.tokens.to(device).clone(), value.pooled.to(device).clone())
+        name: value.map(lambda x: x.to(device).clone())
         for name, value in found.items()
         if isinstance(value, Conditioning)
     }

@@ -25,7 +25,6 @@ from PIL import Image
 from torch import Tensor
 
 from dreamer_core.cameras import turntable
-from dreamer_core.diffusion.sdxl_diffusers import DiffusersSDXL, load_sdxl
 from dreamer_core.errors import InputError
 from dreamer_core.files import write_atomically
 from dreamer_core.gaussians import Gaussians
@@ -34,6 +33,7 @@ from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.rendering import render
+from dreamer_core.teachers.sdxl.loading import DiffusersSDXL, load_sdxl
 
 from .dataset import WORK
 from .export import OUTPUT

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import sample_orbit
-from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
-from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.guidance import sample_timesteps
 from dreamer_core.optimize import DensityConfig, OptimizeConfig
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.settings import changed
+from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
+from dreamer_core.teachers.teacher import Conditioning
 
 from .world import COLOURS, KIND_NAMES, Subject
 

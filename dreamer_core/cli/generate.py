@@ -197,7 +197,7 @@ def memory_plan(
 
 def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignore[no-untyped-def]
     """The SDXL that the options name, as a DiffusersSDXL. Errors: InputError."""
-    from ..diffusion.sdxl_diffusers import load_sdxl
+    from ..teachers.sdxl.loading import load_sdxl
 
     loras = [Lora.parse(text) for text in args.lora]
     with tempfile.TemporaryDirectory(prefix="dreamer-xl-") as scratch:
@@ -218,7 +218,7 @@ def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignor
 
 def random_tiny_sdxl(folder: Path) -> Path:
     """A tiny SDXL with random weights, for trying out the machinery; says so plainly."""
-    from ..diffusion.tiny_sdxl import save_tiny_sdxl
+    from ..teachers.sdxl.tiny_sdxl import save_tiny_sdxl
 
     print(
         "No checkpoint given and no starter checkpoint found: using a tiny SDXL with RANDOM weights. "

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from ..diffusion.prompt_tokens import plain_words
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers import FITTED_SIZE, SHAPES, START_FILES, UPS, gaussians_from_file, initial_shape
 from ..initializers.files import is_splat
 from ..initializers.shap_e import ShapEConfig, shap_e_gaussians
 from ..optimize.randomness import step_generator
+from ..teachers.sdxl.prompt_tokens import plain_words
 
 SHAPE_SIZE = 0.6
 OPACITY = 0.1

@@ -17,7 +17,6 @@ from typing import Any
 from torch import Tensor
 
 from ..cameras import turntable
-from ..diffusion.predictor import NoisePredictor
 from ..errors import DivergenceError
 from ..formats import write_ply
 from ..gaussians import Gaussians
@@ -27,6 +26,7 @@ from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan
 from ..optimize.run import Run
 from ..prompts import PromptProcessor
+from ..teachers.teacher import Teacher
 from .exports import in_film, recorded, write_exports
 from .run_folder import RunFolder, row, versions
 
@@ -83,7 +83,7 @@ class Session:
         self.kept: Gaussians | None = None
         self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
 
-    def run(self, teacher: NoisePredictor, prompts: PromptProcessor) -> int:
+    def run(self, teacher: Teacher, prompts: PromptProcessor) -> int:
         """Optimise and write all files; 0, or 130 after an interrupt. A failing run keeps what it has, too.
 
         Errors: DivergenceError where the optimisation fails or leaves Gaussians that are not finite.
@@ -112,7 +112,7 @@ class Session:
             self.write_log()
         return self.tell()
 
-    def optimise(self, teacher: NoisePredictor, prompts: PromptProcessor, interrupt: _Interrupt) -> None:
+    def optimise(self, teacher: Teacher, prompts: PromptProcessor, interrupt: _Interrupt) -> None:
         """All steps, until the end or an interrupt."""
         from tqdm import tqdm
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.predictor import Conditioning, NoisePredictor
+from ..teachers.teacher import Conditioning, Teacher
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
     return negative + scale * (positive - negative)
 
 
-def evaluate_together(predictor: NoisePredictor, requests: list[tuple[Tensor, float, Conditioning]]) -> list[Tensor]:
+def evaluate_together(predictor: Teacher, requests: list[tuple[Tensor, float, Conditioning]]) -> list[Tensor]:
     """Noise predictions of several (x [B, C, h, w], sigma, cond) in one batched call with per-sample sigma."""
     x = torch.cat([r[0] for r in requests])
     sigma = torch.cat([r[0].new_full((r[0].shape[0],), r[1]) for r in requests])
@@ -81,7 +81,7 @@ def perpendicular_part(a: Tensor, b: Tensor) -> Tensor:
 
 
 def guided_noise(
-    predictor: NoisePredictor,
+    predictor: Teacher,
     x: Tensor,  # [B, C, h, w]
     sigma: float,
     cond: GuidanceConditioning,

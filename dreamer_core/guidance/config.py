@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from ..diffusion.moves import FIRST_TIMESTEP
-from ..diffusion.noise_levels import TIMESTEPS
 from ..errors import InputError
 from ..settings import Choice, Knob, Settings
+from ..teachers.moves import FIRST_TIMESTEP
+from ..teachers.noise_levels import TIMESTEPS
 from .asd import ASD
 from .base import Timesteps
 from .csd import CSD

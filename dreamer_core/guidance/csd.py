@@ -7,9 +7,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from ..diffusion.noise_levels import noise_level
-from ..diffusion.predictor import NoisePredictor
 from ..settings import Knob
+from ..teachers.noise_levels import noise_level
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
 from .method import Method
 
@@ -33,7 +33,7 @@ class CSD(Method):
 
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w]
         noise: Tensor,  # [B, C, h, w]
         steps: Timesteps,

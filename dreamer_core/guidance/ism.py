@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion.predictor import NoisePredictor
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps
 from .method import CfgScale, Method
 from .tsm import TSM
@@ -25,7 +25,7 @@ class ISM(Method):
 
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w]
         noise: Tensor,  # [B, C, h, w]
         steps: Timesteps,

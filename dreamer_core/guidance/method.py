@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from ..diffusion.predictor import NoisePredictor
 from ..settings import Knob, Settings
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps
 
 CfgScale = Annotated[
@@ -34,7 +34,7 @@ class Method(Settings, ABC):
     @abstractmethod
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w] clean latents
         noise: Tensor,  # [B, C, h, w]
         steps: Timesteps,

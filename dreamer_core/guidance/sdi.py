@@ -7,10 +7,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from ..diffusion.moves import euler_step
-from ..diffusion.noise_levels import TIMESTEPS, noise_level
-from ..diffusion.predictor import NoisePredictor
 from ..settings import Knob
+from ..teachers.moves import euler_step
+from ..teachers.noise_levels import TIMESTEPS, noise_level
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 from .method import CfgScale, Method
 
@@ -47,7 +47,7 @@ class SDI(Method):
 
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w]
         noise: Tensor,  # [B, C, h, w], added to the inverted noise
         steps: Timesteps,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion.noise_levels import noise_level
-from ..diffusion.predictor import NoisePredictor
+from ..teachers.noise_levels import noise_level
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 from .method import CfgScale, Method
 
@@ -24,7 +24,7 @@ class SDS(Method):
 
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w]
         noise: Tensor,  # [B, C, h, w]
         steps: Timesteps,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion.noise_levels import noise_level
-from ..diffusion.predictor import NoisePredictor
+from ..teachers.noise_levels import noise_level
+from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
 from .method import CfgScale, Method
 
@@ -25,7 +25,7 @@ class SDSBridge(Method):
 
     def __call__(
         self,
-        predictor: NoisePredictor,
+        predictor: Teacher,
         z: Tensor,  # [B, C, h, w]
         noise: Tensor,  # [B, C, h, w]
         steps: Timesteps,

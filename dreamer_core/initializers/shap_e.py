@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..diffusion.quiet import quiet_loading
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..optimize.randomness import step_generator
+from ..teachers.quiet import quiet_loading
 from .mesh import Mesh
 from .placement import upright
 from .point_cloud import FITTED_SIZE, PointCloud, gaussians_from_cloud

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..diffusion.predictor import NoisePredictor
+from ..teachers.teacher import Teacher
 
 
 class EncodedImages:
@@ -15,7 +15,7 @@ class EncodedImages:
     than one view's activations are alive; the teacher runs in between with the memory free.
     """
 
-    def __init__(self, predictor: NoisePredictor, images: Tensor, *, recompute: bool) -> None:
+    def __init__(self, predictor: Teacher, images: Tensor, *, recompute: bool) -> None:
         self._predictor = predictor
         self._images = images  # [B, H, W, 3]
         self._latents: Tensor | None = None

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.moves import offset_noise
-from ..diffusion.predictor import NoisePredictor
 from ..errors import DivergenceError
 from ..guidance import GuidanceResult, Timesteps, clip_depth_gradient, clip_pixel_gradient, sample_timesteps
 from ..prompts import PromptProcessor
+from ..teachers.moves import offset_noise
+from ..teachers.teacher import Teacher
 from . import density
 from .config import OptimizeConfig, Recipe
 from .encoding import EncodedImages
@@ -67,7 +67,7 @@ class MapGradients:
 
 
 def guide(
-    predictor: NoisePredictor, prompts: PromptProcessor, encoded: EncodedImages, drawn: DrawnViews, config: Recipe,
+    predictor: Teacher, prompts: PromptProcessor, encoded: EncodedImages, drawn: DrawnViews, config: Recipe,
     step: int,
 ) -> Guided:  # fmt: skip
     """The latents' gradient by the configured method; makes no graph."""
@@ -154,7 +154,7 @@ def zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
 
 def train_step(
     state: OptimizationState,
-    predictor: NoisePredictor,
+    predictor: Teacher,
     prompts: PromptProcessor,
     config: OptimizeConfig,
     renderer: str = "auto",
@@ -201,7 +201,7 @@ def train_step(
 
 def optimize(
     state: OptimizationState,
-    predictor: NoisePredictor,
+    predictor: Teacher,
     prompts: PromptProcessor,
     config: OptimizeConfig,
     renderer: str = "auto",

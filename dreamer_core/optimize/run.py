@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..diffusion.predictor import NoisePredictor
 from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
+from ..teachers.teacher import Teacher
 from .cleanup import CleanupReport, clean
 from .config import OptimizeConfig
 from .loop import optimize
@@ -44,7 +44,7 @@ class Run:
 
     def go(
         self,
-        teacher: NoisePredictor,
+        teacher: Teacher,
         prompts: PromptProcessor,
         renderer: str,
         on_step: Callable[[StepReport], bool | None],

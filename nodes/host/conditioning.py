@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...dreamer_core.diffusion.predictor import Conditioning
 from ...dreamer_core.errors import InputError
+from ...dreamer_core.teachers.teacher import Conditioning
 
 SIZE_KEYS = ("width", "height", "crop_w", "crop_h", "target_width", "target_height")
 """What CLIPTextEncodeSDXL sets; everything else about a CONDITIONING changes what a single evaluation means."""

@@ -1,4 +1,4 @@
-"""A ComfyUI MODEL and VAE as the core's NoisePredictor."""
+"""A ComfyUI MODEL and VAE as the core's Teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...dreamer_core.diffusion.predictor import Conditioning
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.optimize.memory import (
     CHECKPOINTED_BYTES_PER_PIXEL,
@@ -24,6 +23,7 @@ from ...dreamer_core.optimize.memory import (
     MemoryPlan,
     plan_memory,
 )
+from ...dreamer_core.teachers.teacher import Conditioning
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
 
 ENCODER_KEY = "dreamer_xl_encoder"

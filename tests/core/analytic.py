@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import Cameras
-from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
-from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance import GuidanceConditioning
 from dreamer_core.rendering import render
+from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
+from dreamer_core.teachers.teacher import Conditioning
 
 POOL = 2
 """Pixels per latent along each side."""

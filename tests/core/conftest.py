@@ -24,7 +24,7 @@ def single_threaded():
 @pytest.fixture(scope="session")
 def tiny_sdxl_dir(tmp_path_factory):
     """A random-weight tiny SDXL as a diffusers folder; read only."""
-    from dreamer_core.diffusion.tiny_sdxl import save_tiny_sdxl
+    from dreamer_core.teachers.sdxl.tiny_sdxl import save_tiny_sdxl
 
     with one_thread():
         return save_tiny_sdxl(tmp_path_factory.mktemp("tiny") / "sdxl")
@@ -33,7 +33,7 @@ def tiny_sdxl_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_sdxl_file(tmp_path_factory):
     """The same weights as one file in the original layout, its tokenizers beside it; read only."""
-    from dreamer_core.diffusion.tiny_sdxl import save_tiny_single_file
+    from dreamer_core.teachers.sdxl.tiny_sdxl import save_tiny_single_file
 
     with one_thread():
         return save_tiny_single_file(tmp_path_factory.mktemp("tiny") / "single" / "sdxl.safetensors")

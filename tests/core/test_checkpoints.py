@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
-from dreamer_core.diffusion.checkpoints import CheckpointKind as Kind
-from dreamer_core.diffusion.checkpoints import identify, require
-from dreamer_core.diffusion.safetensors_header import BrokenFileError, content_key, read_header
 from dreamer_core.errors import InputError
+from dreamer_core.teachers.safetensors_header import BrokenFileError, content_key, read_header
+from dreamer_core.teachers.sdxl.checkpoints import CheckpointKind as Kind
+from dreamer_core.teachers.sdxl.checkpoints import identify, require
 
 U = "model.diffusion_model."
 TEXT_1 = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"

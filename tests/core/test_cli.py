@@ -232,7 +232,7 @@ def test_read_only_output_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_a_failing_run_says_why_and_keeps_its_state(tiny_sdxl_dir, tmp_path, monkeypatch, capsys):
-    from dreamer_core.diffusion.sdxl_predictor import DiffusersSDXL
+    from dreamer_core.teachers.sdxl.predictor import DiffusersSDXL
 
     plain = DiffusersSDXL.eps
     monkeypatch.setattr(DiffusersSDXL, "eps", lambda *args: plain(*args) * float("nan"))

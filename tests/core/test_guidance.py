@@ -5,13 +5,13 @@ import itertools
 import pytest
 import torch
 
-from dreamer_core.diffusion.moves import invert, nearest_timestep, offset_noise
-from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
-from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.guidance import GuidanceConditioning, Timesteps
 from dreamer_core.guidance.ism import ISM
 from dreamer_core.guidance.sds import SDS
 from dreamer_core.guidance.tsm import TSM
+from dreamer_core.teachers.moves import invert, nearest_timestep, offset_noise
+from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
+from dreamer_core.teachers.teacher import Conditioning
 
 SIGMAS = scaled_linear_sigmas()
 ALPHAS = 1 / (1 + SIGMAS**2)

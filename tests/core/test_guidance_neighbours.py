@@ -9,7 +9,6 @@ import torch
 from test_guidance import ALPHAS, SIGMAS, SmoothTeacher, conditioning, latents
 
 from dreamer_core.cameras import orbit_cameras
-from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.errors import InputError
 from dreamer_core.guidance import (
     METHODS,
@@ -28,6 +27,7 @@ from dreamer_core.guidance.tsm import TSM
 from dreamer_core.optimize import PRESETS
 from dreamer_core.prompts import PromptConfig, encode_prompts, perp_neg_weights
 from dreamer_core.settings import changed, own_settings
+from dreamer_core.teachers.teacher import Conditioning
 
 
 def eps(x_vp, t, cond):

@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from benchmarks.live_bytes import LiveBytes, peak_bytes
-from dreamer_core.diffusion.memory import saved_bytes_per_pixel
-from dreamer_core.diffusion.sdxl_predictor import checkpoint_blocks
 from dreamer_core.errors import InputError
 from dreamer_core.optimize.memory import (
     CHECKPOINTED_BYTES_PER_PIXEL,
@@ -14,6 +12,8 @@ from dreamer_core.optimize.memory import (
     free_bytes,
     plan_memory,
 )
+from dreamer_core.teachers.sdxl.encoder_memory import saved_bytes_per_pixel
+from dreamer_core.teachers.sdxl.predictor import checkpoint_blocks
 
 GIB = 2**30
 SDXL_VAE = {

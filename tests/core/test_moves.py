@@ -5,9 +5,9 @@ from math import ceil
 import pytest
 import torch
 
-from dreamer_core.diffusion.moves import euler_step, invert, nearest_timestep, offset_noise
-from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
-from dreamer_core.diffusion.predictor import Conditioning
+from dreamer_core.teachers.moves import euler_step, invert, nearest_timestep, offset_noise
+from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
+from dreamer_core.teachers.teacher import Conditioning
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 SIGMAS = scaled_linear_sigmas()

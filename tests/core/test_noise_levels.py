@@ -7,10 +7,10 @@ import torch
 from test_guidance import SIGMAS, SmoothTeacher, conditioning, latents
 from test_guidance_neighbours import with_artefact
 
-from dreamer_core.diffusion.noise_levels import noise_level, scaled_linear_sigmas
-from dreamer_core.diffusion.noise_schedule import schedule_from_config, zero_terminal_sigmas
 from dreamer_core.guidance import METHODS, GuidanceConfig, Timesteps, sample_timesteps
 from dreamer_core.guidance.tsm import TSM
+from dreamer_core.teachers.noise_levels import noise_level, scaled_linear_sigmas
+from dreamer_core.teachers.noise_schedule import schedule_from_config, zero_terminal_sigmas
 
 SCHEDULES = {
     "zero terminal SNR": zero_terminal_sigmas(SIGMAS),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamer_core.diffusion.prompt_tokens import chunked, prompt_chunks, weighted_pieces
+from dreamer_core.teachers.sdxl.prompt_tokens import chunked, prompt_chunks, weighted_pieces
 
 START, END, PAD = 1000, 1001, 0
 

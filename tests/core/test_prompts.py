@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dreamer_core.cameras import orbit_cameras
-from dreamer_core.diffusion.predictor import Conditioning
 from dreamer_core.errors import InputError
 from dreamer_core.prompts import PromptConfig, encode_prompts, view_weights
+from dreamer_core.teachers.teacher import Conditioning
 
 
 class WordEncoder:

@@ -3,15 +3,8 @@
 import pytest
 import torch
 
-from dreamer_core.diffusion.original_layout import (
-    original_checkpoint,
-    original_text,
-    original_text_2,
-    original_unet,
-    original_vae,
-)
-from dreamer_core.diffusion.safetensors_header import Header
-from dreamer_core.diffusion.sdxl_configs import (
+from dreamer_core.teachers.safetensors_header import Header
+from dreamer_core.teachers.sdxl.configs import (
     TEXT_2_PREFIX,
     TEXT_PREFIX,
     UNET_PREFIX,
@@ -20,6 +13,13 @@ from dreamer_core.diffusion.sdxl_configs import (
     text_config_2,
     unet_config,
     vae_config,
+)
+from dreamer_core.teachers.sdxl.original_layout import (
+    original_checkpoint,
+    original_text,
+    original_text_2,
+    original_unet,
+    original_vae,
 )
 
 # stabilityai/stable-diffusion-xl-base-1.0: unet/, vae/, text_encoder/ and text_encoder_2/config.json

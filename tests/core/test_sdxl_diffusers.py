@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dreamer_core.diffusion.predictor import Conditioning
-from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
+from dreamer_core.teachers.sdxl.loading import load_sdxl
+from dreamer_core.teachers.teacher import Conditioning
 
 pytestmark = pytest.mark.usefixtures("single_threaded")
 
@@ -240,8 +240,8 @@ def test_the_parameterisation_is_read_from_the_scheduler_config(tiny_sdxl_dir, t
 def test_the_rescaled_schedule_is_diffusers_own():
     from diffusers import DDIMScheduler
 
-    from dreamer_core.diffusion.noise_levels import scaled_linear_sigmas
-    from dreamer_core.diffusion.noise_schedule import zero_terminal_sigmas
+    from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
+    from dreamer_core.teachers.noise_schedule import zero_terminal_sigmas
 
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
@@ -261,8 +261,8 @@ def test_the_rescaled_schedule_is_diffusers_own():
     ],
 )
 def test_a_single_file_says_its_parameterisation(tensors, metadata, prediction, zero, tmp_path):
-    from dreamer_core.diffusion.noise_schedule import schedule_config_from_header
-    from dreamer_core.diffusion.safetensors_header import read_header
+    from dreamer_core.teachers.noise_schedule import schedule_config_from_header
+    from dreamer_core.teachers.safetensors_header import read_header
 
     save_file({"x": torch.zeros(1), **tensors}, tmp_path / "a.safetensors", metadata=metadata or None)
     found = schedule_config_from_header(read_header(tmp_path / "a.safetensors"))
@@ -332,7 +332,7 @@ def test_decoding_gives_pictures_and_can_be_left_out(tiny_sdxl_dir, sdxl):
 
 
 def test_a_vae_of_ones_own_as_folder_file_and_checkpoint(tiny_sdxl_dir, sdxl, tmp_path):
-    from dreamer_core.diffusion.tiny_sdxl import save_tiny_sdxl, save_tiny_single_file
+    from dreamer_core.teachers.sdxl.tiny_sdxl import save_tiny_sdxl, save_tiny_single_file
 
     other = save_tiny_sdxl(tmp_path / "other", seed=1)
     single = save_tiny_single_file(tmp_path / "single" / "other.safetensors", seed=1)

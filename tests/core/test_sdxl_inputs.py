@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
 from dreamer_core.errors import InputError
+from dreamer_core.teachers.sdxl.loading import load_sdxl
 
 pytestmark = pytest.mark.usefixtures("single_threaded")
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
+from dreamer_core.teachers.sdxl.loading import load_sdxl
 from starter.evaluate_3d import turn
 from starter.export import OUTPUT
 from starter.judge import COLOUR_NAMES, load_judge

@@ -21,8 +21,8 @@ def save_tiny_shap_e(folder: Path, *, variation: float = 0.0, empty: bool = Fals
     from diffusers.pipelines.shap_e import ShapERenderer
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-    from dreamer_core.diffusion.quiet import quiet_loading
-    from dreamer_core.diffusion.tiny_sdxl import _save_tokenizers, _text_config
+    from dreamer_core.teachers.quiet import quiet_loading
+    from dreamer_core.teachers.sdxl.tiny_sdxl import _save_tokenizers, _text_config
 
     with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(0)

@@ -11,7 +11,7 @@ def save_starter_like(folder: Path, seed: int = 0) -> Path:
     """A diffusers folder with what the starter has: 64-wide heads, 256 size ids, a narrow TAESD, tiny CLIPs."""
     from diffusers import AutoencoderTiny, UNet2DConditionModel
 
-    from dreamer_core.diffusion.tiny_sdxl import UNET, save_tiny_sdxl
+    from dreamer_core.teachers.sdxl.tiny_sdxl import UNET, save_tiny_sdxl
 
     save_tiny_sdxl(folder, seed)
     pooled = UNET["projection_class_embeddings_input_dim"] - 6 * UNET["addition_time_embed_dim"]

@@ -14,7 +14,7 @@ PROMPTS = ["a red mug, front view", "", "a blue view of the green photo"]
 @pytest.fixture(scope="module")
 def reference(ours, miniature):
     """The same weights through diffusers."""
-    return ours("dreamer_core.diffusion.sdxl_diffusers").load_sdxl(miniature)
+    return ours("dreamer_core.teachers.sdxl.loading").load_sdxl(miniature)
 
 
 @pytest.fixture

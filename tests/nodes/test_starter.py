@@ -85,7 +85,7 @@ def test_shipped_starter(ours, execute):
     if not (starter.FOLDER / "model_index.json").is_file():
         pytest.skip("starter/checkpoint is not in this checkout")
     model, clip, vae = execute("DreamerXLLoader", checkpoint=ours("nodes.loader").STARTER).args
-    reference = ours("dreamer_core.diffusion.sdxl_diffusers").load_sdxl(starter.FOLDER)
+    reference = ours("dreamer_core.teachers.sdxl.loading").load_sdxl(starter.FOLDER)
     texts = ["a red mug, front view", "a blue striped chair, back view", ""]
     with torch.inference_mode():
         found = ours("nodes.host.conditioning").HostTextEncoder(clip).encode_text(texts)

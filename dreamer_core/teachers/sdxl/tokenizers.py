@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 
 REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
 CACHED = ((REPOSITORY, "tokenizer/vocab.json"), ("openai/clip-vit-large-patch14", "vocab.json"))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .noise_levels import noise_level
-from .predictor import Conditioning, NoisePredictor
+from .teacher import Conditioning, Teacher
 
 FIRST_TIMESTEP = 1
 """Where the noise enters: SDXL's scheduler shifts all timesteps by one (`steps_offset`)."""
@@ -33,7 +33,7 @@ def offset_noise(shape: torch.Size, strength: float, generator: torch.Generator)
 
 
 def invert(
-    predictor: NoisePredictor,
+    predictor: Teacher,
     z: Tensor,  # [B, C, h, w] clean latents
     s: int,
     cond: Conditioning,

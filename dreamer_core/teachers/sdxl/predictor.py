@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .memory import saved_bytes_per_pixel
-from .moves import nearest_timestep
-from .noise_schedule import NoiseSchedule, eps_from_output, network_input
-from .predictor import Conditioning
+from ..moves import nearest_timestep
+from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
+from ..teacher import Conditioning
+from .encoder_memory import saved_bytes_per_pixel
 from .prompt_tokens import Token, prompt_chunks
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def checkpoint_blocks(encoder: nn.Module) -> None:
 
 
 class DiffusersSDXL:
-    """NoisePredictor and TextEncoder over diffusers' SDXL (Podell et al., 2307.01952).
+    """Teacher and TextEncoder over diffusers' SDXL (Podell et al., 2307.01952).
 
     Size conditioning is original = target = render size and crop (0, 0). The UNet runs in its own precision, everything
     outside it in float32. `max_batch` splits larger batches; out of GPU memory, a batch is halved and tried again.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .sdxl_configs import TEXT_2_PREFIX, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
+from .configs import TEXT_2_PREFIX, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
 
 RESNET = {
     "norm1.": "in_layers.0.",

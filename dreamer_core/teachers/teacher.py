@@ -1,8 +1,11 @@
-"""What guidance needs of a diffusion model: one noise prediction in VE form, and one differentiable encoder."""
+"""The protocol of a teacher: one noise prediction in VE form, and one differentiable encoder.
+
+Nothing that works with teachers assumes a number of latent channels, a pooled embedding or a number of timesteps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import lcm
 from typing import Protocol
@@ -13,16 +16,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Text conditioning of B samples, as SDXL takes it: token embeddings and a pooled embedding."""
+    """Text conditioning of B samples: token embeddings, and a pooled embedding where the teacher takes one."""
 
     tokens: Tensor  # [B, L, D]
-    pooled: Tensor  # [B, P]
+    pooled: Tensor | None = None  # [B, P]
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Conditioning:
-        return Conditioning(self.tokens[index], self.pooled[index])
+        return self.map(lambda x: x[index])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
+        """The same of both embeddings."""
+        return Conditioning(function(self.tokens), None if self.pooled is None else function(self.pooled))
 
     def expand(self, batch: int) -> Conditioning:
         """One sample's conditioning for `batch` samples."""
@@ -30,10 +37,15 @@ class Conditioning:
             return self
         if len(self) != 1:
             raise ValueError(f"Conditioning.expand needs one sample, but got {len(self)}")
-        return Conditioning(self.tokens.expand(batch, -1, -1), self.pooled.expand(batch, -1))
+        return self.map(lambda x: x.expand(batch, *x.shape[1:]))
 
     def to(self, device: torch.device | str) -> Conditioning:
-        return Conditioning(self.tokens.to(device), self.pooled.to(device))
+        return self.map(lambda x: x.to(device))
+
+    def mixed(self, weights: Tensor) -> Conditioning:  # [C, B]
+        """C weighted sums of the B samples."""
+        w = weights.to(self.tokens)
+        return self.map(lambda x: torch.einsum("cb,b...->c...", w, x))
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
@@ -44,10 +56,13 @@ class Conditioning:
         """
         length = lcm(*(p.tokens.shape[1] for p in parts))
         tokens = [p.tokens.repeat(1, length // p.tokens.shape[1], 1) for p in parts]
-        return Conditioning(torch.cat(tokens), torch.cat([p.pooled for p in parts]))
+        pooled = [p.pooled for p in parts if p.pooled is not None]
+        if pooled and len(pooled) < len(parts):
+            raise ValueError("Conditioning.cat needs pooled embeddings of all parts or of none")
+        return Conditioning(torch.cat(tokens), torch.cat(pooled) if pooled else None)
 
 
-class NoisePredictor(Protocol):
+class Teacher(Protocol):
     """A teacher. Adapters own parameterisation (eps, v, EDM), precision, size conditioning and micro-batching."""
 
     @property
@@ -56,11 +71,11 @@ class NoisePredictor(Protocol):
         ...
 
     def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        """Predicted noise [B, 4, h, w] of VE latents `x` [B, 4, h, w] at `sigma` [B]; makes no graph."""
+        """Predicted noise [B, C, h, w] of VE latents `x` [B, C, h, w] at `sigma` [B]; makes no graph."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents [B, 4, H/8, W/8] of display images [B, H, W, 3] in [0, 1]; differentiable."""
+        """Latents [B, C, h, w] of display images [B, H, W, 3] in [0, 1]; differentiable."""
         ...
 
 

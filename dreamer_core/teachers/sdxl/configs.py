@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .safetensors_header import Header
+from ..safetensors_header import Header
 
 HEAD_CHANNELS = 64
 VAE_SCALING_FACTOR = 0.13025

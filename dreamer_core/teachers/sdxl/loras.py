@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ...errors import InputError
+from ..safetensors_header import Header
 from .checkpoints import CheckpointKind, identify, require
 from .original_layout import original_unet_name
-from .safetensors_header import Header
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..quiet import quiet_loading
+from .configs import SCHEDULER_CONFIG, VAE_SCALING_FACTOR
 from .original_layout import (
     original_checkpoint,
     original_text,
@@ -19,8 +21,6 @@ from .original_layout import (
     original_unet,
     original_vae,
 )
-from .quiet import quiet_loading
-from .sdxl_configs import SCHEDULER_CONFIG, VAE_SCALING_FACTOR
 
 WIDTHS = (32, 64)  # of the two text encoders
 WORDS = (

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ...errors import InputError
+from ..noise_schedule import schedule_config_from_header
+from ..safetensors_header import Header
 from .checkpoints import LOADABLE_VAES, Checkpoint, identify, read_json, require
-from .noise_schedule import schedule_config_from_header
+from .configs import PREFIXES, SCHEDULER_CONFIG, VAE_PREFIX, part_configs, vae_config
 from .original_layout import text_2_from_original
-from .safetensors_header import Header
-from .sdxl_configs import PREFIXES, SCHEDULER_CONFIG, VAE_PREFIX, part_configs, vae_config
 from .single_file_check import shortcomings
 from .tokenizers import load_tokenizers
 

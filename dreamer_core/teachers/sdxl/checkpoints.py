@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .safetensors_header import BrokenFileError, Header, read_header
+from ...errors import InputError
+from ..safetensors_header import BrokenFileError, Header, read_header
 
 
 class CheckpointKind(Enum):

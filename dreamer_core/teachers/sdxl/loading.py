@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from ..noise_schedule import PredictionType, schedule_from_config
+from ..quiet import quiet_loading
+from ..safetensors_header import content_key
 from .checkpoints import LOADABLE_MODELS, LOADABLE_VAES, Checkpoint, CheckpointKind, identify, require
-from .noise_schedule import PredictionType, schedule_from_config
-from .quiet import quiet_loading
-from .safetensors_header import content_key
-from .sdxl_loras import check_lora, merge_loras
-from .sdxl_parts import EXPECTED, EXPECTED_VAE, Precision, parts_from_file, parts_from_folder
-from .sdxl_predictor import DiffusersSDXL, TextTower, checkpoint_blocks, normal_tensors
+from .loras import check_lora, merge_loras
+from .parts import EXPECTED, EXPECTED_VAE, Precision, parts_from_file, parts_from_folder
+from .predictor import DiffusersSDXL, TextTower, checkpoint_blocks, normal_tensors
 
 __all__ = ["DiffusersSDXL", "load_sdxl"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from ..safetensors_header import Header
 from .original_layout import original_text, original_text_2, original_unet, original_vae
-from .safetensors_header import Header
 
 Shape = tuple[int, ...]
 

@@ -1,0 +1,1 @@
+"""SDXL by diffusers: checkpoints, LoRAs, prompts, and the networks as a `Teacher`."""

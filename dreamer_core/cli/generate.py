@@ -28,7 +28,7 @@ from .run_folder import EXPORTS, RunFolder
 from .session import Session
 from .settings import add_setting_options, build_config
 
-STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
+STARTER_CHECKPOINT = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
 """The small SDXL that comes with the repository."""
 PROMPT_SHOWN = "an object"
 """Stands for the prompt where only settings are printed."""
@@ -203,7 +203,7 @@ def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignor
     with tempfile.TemporaryDirectory(prefix="dreamer-xl-") as scratch:
         model = args.model
         if model is None:
-            model = STARTER if (STARTER / "model_index.json").is_file() else random_tiny_sdxl(Path(scratch))
+            model = STARTER_CHECKPOINT if (STARTER_CHECKPOINT / "model_index.json").is_file() else random_tiny_sdxl(Path(scratch))
         print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
         return load_sdxl(
             model,

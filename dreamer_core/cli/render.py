@@ -13,6 +13,7 @@ from ..media import FILMS, check_film, contact_sheet, render_views, write_film, 
 from .exports import in_film
 from .options import add_device_options, check_renderer, check_writable, parse_color, resolve_device
 
+FOV = math.degrees(0.55)
 DEFAULT_VIEWS = {".mp4": 120, ".webp": 48, ".gif": 48}
 """Of a film by its suffix; a picture has one."""
 
@@ -33,7 +34,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--azimuth", type=float, default=0.0, help="degrees; 0 is the front, 90 looks from +X")
     parser.add_argument("--elevation", type=float, default=0.0, help="degrees above the horizon")
     parser.add_argument("--radius", type=float, default=3.5, help="distance of the camera (default: 3.5)")
-    parser.add_argument("--fov", type=float, default=0.55, help="radians over the height (default: 0.55)")
+    parser.add_argument("--fov", type=float, default=FOV, help=f"degrees over the height (default: {FOV:.4g})")
     parser.add_argument("--resolution", type=int, default=512, help="pixels per side (default: 512)")
     parser.add_argument("--background", default="white", help="white, black, grey or R,G,B (default: white)")
     parser.add_argument("--fps", type=int, default=24, help="frames per second of the film (default: 24)")
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--views", "at least 1", views)
     if args.resolution < 16:
         raise InputError("--resolution", "at least 16 pixels", args.resolution)
-    if not 0 < args.fov < math.pi:
-        raise InputError("--fov", "radians between 0 and pi", args.fov)
+    if not 1 <= args.fov <= 150:
+        raise InputError("--fov", "degrees from 1 to 150", args.fov)
     if args.radius <= 0:
         raise InputError("--radius", "a distance above 0", args.radius)
     if args.fps < 1:
@@ -65,15 +66,16 @@ def run(args: argparse.Namespace) -> int:
     renderer = check_renderer(args.renderer, device)
     check_writable(args.out)
     gaussians = load_gaussians(args.file).to(device)
+    fov = math.radians(args.fov)
     if views == 1:
-        cameras = orbit_cameras([args.azimuth], args.elevation, args.radius, args.fov, args.resolution)
+        cameras = orbit_cameras([args.azimuth], args.elevation, args.radius, fov, args.resolution)
     else:
         cameras = turntable(
             views,
             args.resolution,
             elevation=args.elevation,
             radius=args.radius,
-            fov=args.fov,
+            fov=fov,
             start=args.azimuth,
         )
     images = render_views(gaussians, cameras, background, renderer)

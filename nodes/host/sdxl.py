@@ -72,6 +72,7 @@ class HostSDXL:
         return torch.cat(parts)
 
     def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        assert cond.pooled is not None  # from_comfy refuses a CONDITIONING without
         with torch.inference_mode():
             x, sigma = x.to(self._device, torch.float32), sigma.to(self._device, torch.float32)
             options = {"pooled_output": cond.pooled.to(self._device), **self._sizes}

@@ -197,7 +197,7 @@ BAD = [
     (["render", "gone.ply", "--out", "a.png"], "FILE: expected a .ply file, got gone.ply"),
     (["render", "gone.ply", "--out", "a.bmp"], "--out: expected a name that ends in .png, .mp4, .webp, .gif"),
     (["render", "gone.ply", "--out", "a.mp4", "--resolution", "33"], "--resolution: expected"),
-    (["render", "gone.ply", "--out", "a.png", "--fov", "4"], "--fov: expected radians between 0 and pi, got 4.0"),
+    (["render", "gone.ply", "--out", "a.png", "--fov", "0.55"], "--fov: expected degrees from 1 to 150, got 0.55"),
     (["render", "gone.ply", "--out", "a.png", "--background", "pink"], "--background: expected white, black, grey"),
     (["info", "file.txt"], "FILE: expected a splat file (.ply, .splat, .spz), got file.txt"),
 ]

@@ -182,6 +182,8 @@ class DiffusersSDXL:
             return torch.cat(parts)
 
     def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        if cond.pooled is None:
+            raise ValueError("SDXL needs a pooled embedding, but got Conditioning without one")
         device, dtype = self.device, self._unet.dtype
         x = x.to(device, torch.float32)
         level = sigma.to(device, torch.float32)[:, None, None, None]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import threading
 from functools import cache
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 KERNELS = threading.RLock()
 """Held while kernels run: numba's `workqueue` threading layer aborts the process on concurrent use."""
@@ -25,14 +26,6 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _user_folder() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
 def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     """Where compiled kernels are kept: NUMBA_CACHE_DIR, beside the source, or the user's cache if that is read-only.
 
@@ -41,7 +34,8 @@ def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     """
     leaf = f"numba-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    bases = [Path(chosen)] if chosen else [package / "__pycache__", _user_folder() / "dreamer-xl"]
+    user = user_cache_path("dreamer-xl", appauthor=False, opinion=False)
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", user]
     for base in bases:
         if _writable(base / leaf):
             return base / leaf

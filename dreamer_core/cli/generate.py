@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ..prompts import PromptConfig, encode_prompts
 from .exports import parse_exports
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
+from .own_folder import OUTPUTS, folder_name, own_folder
 from .run_folder import EXPORTS, RunFolder
 from .session import Session
 from .settings import GenerateConfig
@@ -172,15 +172,6 @@ def _number(text: str) -> float:
         raise InputError("--clip", "a number above 0, or off", text) from error
 
 
-def default_folder(prompt: str) -> Path:
-    """outputs/<prompt>, numbered when it is taken."""
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "splat"
-    folder, number = Path("outputs") / slug, 2
-    while folder.exists():
-        folder, number = Path("outputs") / f"{slug}-{number}", number + 1
-    return folder
-
-
 def check_finite_options(args: argparse.Namespace) -> None:
     """Errors: InputError for numbers that are NaN or inf."""
     for name in ("gamma", "cfg"):
@@ -221,8 +212,21 @@ def run(args: argparse.Namespace) -> int:
     renderer = check_renderer(args.renderer, device)
     if args.resume and args.out is None:
         raise InputError("--resume", "--out with the folder of the run", "no --out")
-    folder = RunFolder(args.out or default_folder(args.prompt))
-    check_writable(folder.path)
+    check_writable(args.out or OUTPUTS / folder_name(args.prompt))
+    with own_folder(args.out, args.prompt) as path:
+        return make(args, config, prompt, exports, device, renderer, RunFolder(path))
+
+
+def make(
+    args: argparse.Namespace,
+    config: OptimizeConfig,
+    prompt: PromptConfig,
+    exports: tuple[str, ...],
+    device: torch.device,
+    renderer: str,
+    folder: RunFolder,
+) -> int:
+    """Load, optimise and write into a folder that is this run's own."""
     folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
     gaussians, started_from = start(args, config.seed, INITIAL_COUNT[preset_name(args)], device)

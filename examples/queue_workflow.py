@@ -137,7 +137,7 @@ class Server:
     def download(self, place: dict[str, str], path: Path) -> None:
         """One file of an output, whole or not at all."""
         query = {k: place.get(k, "") for k in ("filename", "subfolder", "type")}
-        temporary = path.with_name(f".{path.name}.part")
+        temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.part")
         try:
             with self.open("/view", **query) as reply, temporary.open("wb") as file:
                 shutil.copyfileobj(reply, file)

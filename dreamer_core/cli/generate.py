@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +18,12 @@ from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.checkpoint import read_metadata
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
-from ..prompts import encode_prompts
+from ..prompts import PromptConfig, encode_prompts
 from ..settings import show
 from .exports import parse_exports
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
+from .own_folder import OUTPUTS, folder_name, own_folder
 from .run_folder import EXPORTS, RunFolder
 from .session import Session
 from .settings import add_setting_options, build_config
@@ -108,15 +108,6 @@ def preset_name(args: argparse.Namespace) -> str:
     return str(args.preset or ("official" if args.model else "starter"))
 
 
-def default_folder(prompt: str) -> Path:
-    """outputs/<prompt>, numbered when it is taken."""
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "splat"
-    folder, number = Path("outputs") / slug, 2
-    while folder.exists():
-        folder, number = Path("outputs") / f"{slug}-{number}", number + 1
-    return folder
-
-
 def check_paths(args: argparse.Namespace) -> None:
     """Errors: InputError for a mistyped path, before Shap-E has worked for minutes; loading looks closer."""
     given = [("--model", args.model), ("--vae", args.vae), *(("--lora", Lora.parse(text).path) for text in args.lora)]
@@ -142,8 +133,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.show:
             raise InputError("PROMPT", "what to make, such as 'a red mug'", "nothing")
         args.prompt = PROMPT_SHOWN
-    preset = PRESETS[preset_name(args)]
-    everything = build_config(args, preset)
+    everything = build_config(args, PRESETS[preset_name(args)])
     config, prompt = everything.optimization, everything.prompt
     if config.guidance.method.needs_artefacts and not prompt.artefacts:
         method = config.guidance.method.name
@@ -156,11 +146,24 @@ def run(args: argparse.Namespace) -> int:
     renderer = check_renderer(args.renderer, device)
     if args.resume and args.out is None:
         raise InputError("--resume", "--out with the folder of the run", "no --out")
-    folder = RunFolder(args.out or default_folder(args.prompt))
-    check_writable(folder.path)
+    check_writable(args.out or OUTPUTS / folder_name(args.prompt))
+    with own_folder(args.out, args.prompt) as path:
+        return make(args, config, prompt, exports, device, renderer, RunFolder(path))
+
+
+def make(
+    args: argparse.Namespace,
+    config: OptimizeConfig,
+    prompt: PromptConfig,
+    exports: tuple[str, ...],
+    device: torch.device,
+    renderer: str,
+    folder: RunFolder,
+) -> int:
+    """Load, optimise and write into a folder that is this run's own."""
     folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
-    gaussians, started_from = start(args, config.seed, preset.count, device)
+    gaussians, started_from = start(args, config.seed, PRESETS[preset_name(args)].count, device)
     teacher = load_teacher(args, device)
     settings = {
         "prompt": prompt,

@@ -81,8 +81,6 @@ class RunFolder:
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Errors: InputError where there is nothing to resume, or a run that would be lost."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError("--out", "a folder", f"{self.path}, which is a file")
         if resume:
             if not self.state.is_file():
                 raise InputError("--resume", f"a run with {self.state.name} in --out", f"{self.path} without one")

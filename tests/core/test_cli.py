@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dreamer_core.cli import main, session
-from dreamer_core.cli.generate import Lora, default_folder
+from dreamer_core.cli.generate import Lora
 from dreamer_core.cli.run_folder import differences
 from dreamer_core.formats import read_ply
 from dreamer_core.optimize import PRESETS
@@ -361,10 +361,3 @@ def test_lora_option():
     assert Lora.parse("a.safetensors:0.5") == Lora(Path("a.safetensors"), 0.5)
     assert Lora.parse("a.safetensors") == Lora(Path("a.safetensors"), 1.0)
     assert Lora.parse("dir:x/a.safetensors") == Lora(Path("dir:x/a.safetensors"), 1.0)
-
-
-def test_default_folder_is_numbered(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert default_folder("A red mug!") == Path("outputs/a-red-mug")
-    (tmp_path / "outputs" / "a-red-mug").mkdir(parents=True)
-    assert default_folder("A red mug!") == Path("outputs/a-red-mug-2")

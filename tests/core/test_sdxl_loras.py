@@ -1,5 +1,7 @@
 """LoRAs in diffusers', peft's and kohya's formats, merged by weight * alpha / rank * B A; and what is refused."""
 
+import json
+
 import pytest
 import torch
 from lora_files import MODULES, expected_change, factors, write_kohya, write_peft
@@ -7,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dreamer_core.errors import InputError
 from dreamer_core.teachers.sdxl.loading import load_sdxl
+from dreamer_core.teachers.sdxl.loras import read_lora
 
 pytestmark = pytest.mark.usefixtures("single_threaded")
 
@@ -78,6 +81,9 @@ def test_several_loras_add_up_and_a_single_file_takes_them_too(plain, pairs, tin
     assert [(entry["file"], entry["weight"]) for entry in described] == [("a.safetensors", 0.5), ("b.safetensors", 2.0)]
 
 
+PROJ_IN = "middle_block_1_proj_in"
+
+
 def lora(width, module="input_blocks_4_1_transformer_blocks_0_attn2_to_k"):
     name = f"lora_unet_{module}"
     return {f"{name}.lora_down.weight": torch.zeros(4, width), f"{name}.lora_up.weight": torch.zeros(64, 4)}
@@ -96,6 +102,8 @@ def lora(width, module="input_blocks_4_1_transformer_blocks_0_attn2_to_k"):
         ({"lora_unet_middle_block_1_proj_in.lora_down.weight": torch.zeros(4, 64)}, "half of a layer missing"),
         ({"lora_unet_mid.hada_w1_a": torch.zeros(4, 4)}, "LyCORIS"),
         ({"encoder.conv_out.weight": torch.zeros(8, 2, 3, 3)}, "a VAE"),
+        (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.lora_up.weight": torch.ones(64, 5)}, "does not fit"),
+        (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.lora_up.weight": torch.ones(64, 4, 3, 3)}, "does not fit"),
     ],
 )
 def test_what_is_not_for_this_model_is_refused_in_one_line(tensors, says, tiny_sdxl_dir, tmp_path):
@@ -108,6 +116,114 @@ def test_what_is_not_for_this_model_is_refused_in_one_line(tensors, says, tiny_s
     assert says in text
     assert "wrong.safetensors" in text
     assert "\n" not in text
+
+
+LAYER = "mid_block.attentions.0.proj_in"
+PEFT = "lora_adapter_metadata"
+
+
+def peft_file(path, metadata=None, **tensors):
+    """A LoRA of the UNet's `mid_block.attentions.0.proj_in`, rank 4, as diffusers names it."""
+    factors = {"lora_A.weight": torch.full((4, 64), 0.5), "lora_B.weight": torch.ones(64, 4)}
+    factors |= {name.replace("__", "."): value for name, value in tensors.items()}
+    save_file({f"unet.{LAYER}.{name}": value for name, value in factors.items()}, path, metadata)
+    return path
+
+
+DEEP = "[" * 100_000
+HANGS = "(a+)+(.*.*.*.*)*$"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ("[]", "a JSON object as lora_adapter_metadata, got '[]'"),
+        ('"words"', "a JSON object as lora_adapter_metadata, got '\"words\"'"),
+        ("{broken", "a JSON object as lora_adapter_metadata, got '{broken'"),
+        (DEEP, "a JSON object as lora_adapter_metadata, got '[[["),
+        ({"unet.lora_alpha": "8"}, "a finite number as 'unet.lora_alpha', got '8'"),
+        ({"unet.lora_alpha": [8]}, "a finite number as 'unet.lora_alpha', got [8]"),
+        ({"unet.lora_alpha": float("nan")}, "a finite number as 'unet.lora_alpha', got nan"),
+        ({"unet.lora_alpha": 10**400}, "a finite number as 'unet.lora_alpha', got 1000"),
+        ({"unet.lora_alpha": 8, "unet.use_rslora": "no"}, "true or false as unet.use_rslora, got 'no'"),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": ["proj_in"]}, "a JSON object as unet.alpha_pattern, got ['proj_"),
+        ({"unet.alpha_pattern": {"proj_in": "4"}}, "a finite number as 'unet.alpha_pattern.proj_in', got '4'"),
+        (
+            {"unet.lora_alpha": 8, "unet.alpha_pattern": {HANGS: 4}},
+            f"names of layers in unet.alpha_pattern, got {HANGS!r}",
+        ),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"*": 4}}, "names of layers in unet.alpha_pattern, got '*'"),
+        (
+            {"unet.lora_alpha": 8, "unet.alpha_pattern": {"a\nb": 4}},
+            "names of layers in unet.alpha_pattern, got 'a\\nb'",
+        ),
+    ],
+)
+def test_metadata_of_another_kind_is_refused_in_one_line(metadata, says, tmp_path):
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    path = peft_file(tmp_path / "odd.safetensors", {PEFT: text})
+    check_one_line(path, says)
+
+
+def check_one_line(path, says):
+    with pytest.raises(InputError) as error:
+        read_lora(path)
+    text = str(error.value)
+    assert text.startswith(f"--lora: expected {says}")
+    assert path.name in text
+    assert "\n" not in text
+    assert len(text) < 400
+
+
+UNREADABLE = "an SDXL LoRA (.safetensors), got a file that cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"alpha": torch.ones(2)}, f"a finite number as 'unet.{LAYER}.alpha', got [2]"),
+        ({"alpha": torch.tensor(float("inf"))}, f"a finite number as 'unet.{LAYER}.alpha', got inf"),
+        ({"alpha": torch.tensor(True)}, f"a finite number as 'unet.{LAYER}.alpha', got True"),
+        ({"lora_A__weight": torch.ones(64)}, "a matrix of finite real numbers as 'unet.mid_block"),
+        ({"lora_A__weight": torch.tensor(1.0)}, "a matrix of finite real numbers as 'unet.mid_block"),
+        ({"lora_A__weight": torch.ones(0, 64), "lora_B__weight": torch.ones(64, 0)}, "a matrix of finite real numbers"),
+        ({"lora_A__weight": torch.ones(4, 64, dtype=torch.int8)}, "a matrix of finite real numbers as 'unet.mid_block"),
+        ({"lora_B__weight": torch.full((64, 4), float("nan"))}, "a matrix of finite real numbers as 'unet.mid_block"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused_in_one_line(tensors, says, tmp_path):
+    check_one_line(peft_file(tmp_path / "odd.safetensors", **tensors), says)
+
+
+def test_a_header_that_only_safetensors_refuses_is_one_line(tmp_path):
+    path = peft_file(tmp_path / "odd.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"F32"', b'"Q32"'))
+    check_one_line(path, UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "alpha"),
+    [
+        ({}, 8.0),
+        ({"proj_in": 2}, 2.0),
+        ({"0.proj_in": 2, "proj_in": 3}, 2.0),
+        ({"proj_in": 3, "0.proj_in": 2}, 3.0),  # the first one counts
+        ({r"attentions\.0\.proj_in$": 2}, 2.0),
+        ({f"^{LAYER}": 2}, 2.0),
+        ({LAYER: 2}, 2.0),
+        ({"^proj_in": 2}, 8.0),
+        ({"j_in": 2}, 8.0),
+        ({"mid_block": 2, "proj_out": 3}, 8.0),
+    ],
+)
+@pytest.mark.parametrize("rslora", [False, True])
+def test_alpha_patterns_as_peft_matches_them(patterns, alpha, rslora, tmp_path):
+    other = pytest.importorskip("peft.utils.other")
+    assert patterns.get(other.get_pattern_key(patterns, LAYER), 8) == alpha
+    settings = {"unet.lora_alpha": 8, "unet.alpha_pattern": patterns, "unet.use_rslora": rslora, "unet.rank_pattern": 1}
+    path = peft_file(tmp_path / "peft.safetensors", {PEFT: json.dumps(settings)})
+    assert read_lora(path)[f"unet.{LAYER}"].alpha == alpha * (2 if rslora else 1)
 
 
 def test_convolutions_old_processor_names_and_the_original_layout(plain, tiny_sdxl_dir, tmp_path):

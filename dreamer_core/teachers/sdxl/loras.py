@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def merge_loras(parts: Mapping[str, Any], loras: Sequence[tuple[Path, float]]) -
         placed = [(table[name], layer) for name, layer in layers.items() if name in table]
         unplaced = [name for name in layers if name not in table]
         if not placed:
-            got = f"a LoRA none of whose layers exist in this model, first {unplaced[0]} ({path.name})"
+            got = f"a LoRA none of whose layers exist in this model, first {_shown(unplaced[0])} ({path.name})"
             raise InputError("--lora", EXPECTED, got, REMEDY)
         if unplaced:
             log.warning("%s: %d of %d layers have no place in this model", path.name, len(unplaced), len(layers))
@@ -105,22 +106,60 @@ def _check_fit(module: Any, layer: LoraLayer, path: Path) -> None:
 
 
 def read_lora(path: Path) -> dict[str, LoraLayer]:
-    """Layers of a LoRA file by the name that the file gives them, without its endings."""
-    from safetensors import safe_open
+    """Layers of a LoRA file by the name that the file gives them, without its endings.
 
+    Errors: InputError where a tensor or the metadata is not what a LoRA holds.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = [n for n in file.keys() if n.endswith(".alpha") or ENDINGS.fullmatch(n)]  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, KeyError, RuntimeError, AttributeError) as error:  # a type that torch lacks
+        raise refused(EXPECTED, f"a file that cannot be read ({_shown(error)})", path) from error
     layers: dict[str, LoraLayer] = {}
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        for name in file.keys():  # noqa: SIM118 (not a dict)
-            if name.endswith(".alpha"):
-                layers.setdefault(_layer_name(name.removesuffix(".alpha")), LoraLayer()).alpha = float(
-                    file.get_tensor(name)
-                )
-            elif found := ENDINGS.fullmatch(name):
-                layer = layers.setdefault(_layer_name(found["layer"]), LoraLayer())
-                setattr(layer, "down" if found["down"] else "up", file.get_tensor(name))
-    _apply_peft_alphas(layers, metadata)
+    for name, tensor in tensors.items():
+        if name.endswith(".alpha"):
+            value = tensor.item() if tensor.numel() == 1 else list(tensor.shape)
+            layers.setdefault(_layer_name(name.removesuffix(".alpha")), LoraLayer()).alpha = _number(value, name, path)
+        elif found := ENDINGS.fullmatch(name):
+            layer = layers.setdefault(_layer_name(found["layer"]), LoraLayer())
+            setattr(layer, "down" if found["down"] else "up", _factor(tensor, name, path))
+    _apply_peft_alphas(layers, metadata, path)
     return {name: layer for name, layer in layers.items() if layer.down is not None or layer.up is not None}
+
+
+def refused(expected: str, got: str, path: Path, remedy: str = "use another LoRA, or get this one again") -> InputError:
+    """The error for something in a LoRA file."""
+    return InputError("--lora", expected, f"{got} ({path.name})", remedy)
+
+
+def _shown(value: object) -> str:
+    """What a file holds, in one short line."""
+    text = repr(str(value) if isinstance(value, BaseException) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _number(value: object, name: str, path: Path) -> float:
+    """A finite number of the file. Errors: InputError."""
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise refused(f"a finite number as {_shown(name)}", _shown(value), path)
+
+
+def _factor(tensor: Tensor, name: str, path: Path) -> Tensor:  # [r, ...] or [out, ...]
+    """A factor of a layer. Errors: InputError."""
+    got = f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
+    if tensor.is_floating_point() and tensor.dim() >= 2 and tensor.numel():
+        if bool(tensor.float().isfinite().all()):
+            return tensor
+        got = "NaN or inf"
+    raise refused(f"a matrix of finite real numbers as {_shown(name)}", got, path)
 
 
 def _layer_name(name: str) -> str:
@@ -129,21 +168,66 @@ def _layer_name(name: str) -> str:
     return f"{name}.0" if name.endswith(".to_out") else name
 
 
-def _apply_peft_alphas(layers: dict[str, LoraLayer], metadata: Mapping[str, str]) -> None:
+PEFT = "lora_adapter_metadata"
+"""Where diffusers keeps peft's settings: a JSON object whose names begin with the part's."""
+NAME_PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
+
+
+def _apply_peft_alphas(layers: dict[str, LoraLayer], metadata: Mapping[str, str], path: Path) -> None:
     """Alphas that peft keeps in the file's metadata: one per part, with exceptions by layer."""
-    try:
-        settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except json.JSONDecodeError:
-        settings = {}  # a remark by another tool; the alphas in the tensors hold
-    for name, layer in layers.items():
-        part, _, inner = name.partition(".")
+    settings = _object(metadata.get(PEFT, "{}"), path)
+    for part in ("unet", *TEXT_PARTS):
         alpha = settings.get(f"{part}.lora_alpha")
-        if alpha is None or layer.alpha is not None or layer.down is None:
+        exceptions = _alpha_pattern(settings, part, path)
+        stabilised = settings.get(f"{part}.use_rslora")
+        if not isinstance(stabilised, (bool, type(None))):
+            raise refused(f"true or false as {part}.use_rslora", _shown(stabilised), path)
+        if alpha is None:
             continue
-        exceptions: Mapping[str, float] = settings.get(f"{part}.alpha_pattern") or {}
-        chosen = next((v for key, v in exceptions.items() if re.match(rf"(.*\.)?{key}$", inner)), alpha)
-        rank = layer.down.shape[0]
-        layer.alpha = float(chosen) * (rank**0.5 if settings.get(f"{part}.use_rslora") else 1.0)
+        alpha = _number(alpha, f"{part}.lora_alpha", path)
+        for name, layer in layers.items():
+            if not name.startswith(f"{part}.") or layer.alpha is not None or layer.down is None:
+                continue
+            chosen = _exception(exceptions, name.removeprefix(f"{part}."))
+            rank = layer.down.shape[0]
+            layer.alpha = (alpha if chosen is None else chosen) * (rank**0.5 if stabilised else 1.0)
+
+
+def _object(text: str, path: Path) -> dict[str, Any]:
+    """peft's settings. Errors: InputError for what is no JSON object."""
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise refused(f"a JSON object as {PEFT}", _shown(text), path)
+    return settings
+
+
+def _alpha_pattern(settings: Mapping[str, Any], part: str, path: Path) -> dict[str, tuple[int, float]]:
+    """Name of a layer or the end of one, `^` before a whole one -> its place among peft's patterns, and alpha.
+
+    peft matches regular expressions, `re.match(rf"(.*\\.)?({pattern})$", name)`, and files hold names; an expression of
+    a file is never run, since one can take for ever. Errors: InputError.
+    """
+    name = f"{part}.alpha_pattern"
+    patterns = settings.get(name)
+    if not isinstance(patterns, (dict, type(None))):
+        raise refused(f"a JSON object as {name}", _shown(patterns), path)
+    found: dict[str, tuple[int, float]] = {}
+    for i, (pattern, value) in enumerate((patterns or {}).items()):
+        if not NAME_PATTERN.fullmatch(pattern):
+            raise refused(f"names of layers in {name}", _shown(pattern), path, "use one without regular expressions")
+        alpha = _number(value, f"{name}.{pattern}", path)
+        found.setdefault(pattern.replace("\\.", ".").removesuffix("$"), (i, alpha))
+    return found
+
+
+def _exception(patterns: Mapping[str, tuple[int, float]], name: str) -> float | None:
+    """The alpha of the first pattern that names a layer."""
+    levels = name.split(".")
+    ends = [f"^{name}", *(".".join(levels[i:]) for i in range(len(levels)))]
+    return min((patterns[end] for end in ends if end in patterns), default=(0, None))[1]
 
 
 def layer_names(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""The folder of a run belongs to it alone while it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+
+OUTPUTS = Path("outputs")
+LOCK = ".lock"
+
+
+def folder_name(prompt: str) -> str:
+    """The prompt in letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "splat"
+
+
+def default_folder(prompt: str) -> Path:
+    """Makes outputs/<prompt>, numbered where that exists: no two runs get the same."""
+    name, number = folder_name(prompt), 1
+    while True:
+        folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
+        OUTPUTS.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        except FileNotFoundError:  # a run that ended without files has just removed the empty outputs
+            continue
+        else:
+            return folder
+
+
+@contextmanager
+def own_folder(out: Path | None, prompt: str) -> Iterator[Path]:
+    """The folder `out`, by default outputs/<prompt>, closed to other runs; made here, it goes again if it stays empty.
+
+    Errors: InputError where `out` is a file, or where another run is using it.
+    """
+    top = OUTPUTS if out is None else out
+    made = [path for path in (top, *top.parents) if not path.exists()]
+    if out is None:
+        folder = default_folder(prompt)
+        made.insert(0, folder)
+    else:
+        folder = out
+        if folder.exists() and not folder.is_dir():
+            raise InputError("--out", "a folder", f"{folder}, which is a file")
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        with suppress(OSError):  # not empty
+            for path in made:
+                path.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a lock file in the folder; the system unlocks it when the process ends, however it does."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        remedy = "wait for it, or name another folder"
+        raise InputError("--out", "a folder that no other run is using", f"{folder}, which one is", remedy) from error
+    try:
+        yield
+    finally:
+        if os.name == "nt":  # where an open file cannot be removed
+            lock.release()
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()

@@ -290,8 +290,7 @@ def _find(known: Mapping[str, Setting], name: str, option: str) -> tuple[Setting
     pair = known.get(stem)
     if pair is not None and pair.is_pair and end in pair.knob.ends:
         return pair, pair.knob.ends.index(end)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    near += [n for n in known if n.rpartition(".")[2] == name and n not in near]
+    near = [n for n in known if n.rpartition(".")[2] == name] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     remedy = f"did you mean {' or '.join(near)}?" if near else "generate --show prints all names"
     raise InputError(option, "the name of a setting", name, remedy)
 

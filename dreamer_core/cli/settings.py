@@ -81,11 +81,11 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     try:
         return changed(everything, {"prompt.prompt": args.prompt, **given, **assigned})
     except InputError as error:
-        name = error.field
-        if name in assigned or name not in (*given, "prompt"):
+        name = "prompt.prompt" if error.field == "prompt" else error.field
+        if name in assigned or name not in (*given, "prompt.prompt"):
             shown = f"--set {name}"
         else:
-            shown = {"clip.threshold": "--clip", "prompt": "prompt"}.get(name) or option(flags[name])
+            shown = {"clip.threshold": "--clip", "prompt.prompt": "prompt"}.get(name) or option(flags[name])
         raise InputError(shown, error.expected, error.got, error.remedy) from error
 
 

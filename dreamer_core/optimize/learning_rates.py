@@ -26,7 +26,7 @@ class LearningRates(Settings):
     log_scales: Annotated[Rates, _rates("the logarithms of the scales")] = (5e-3, 1e-3)
     logit_opacities: Annotated[Rates, _rates("the logits of the opacities")] = (0.05, 0.05)
     sh0: Annotated[Rates, _rates("the base colours")] = (5e-3, 3e-3)
-    shN: Annotated[Rates, _rates("the higher spherical harmonics")] = (2.5e-4, 1.5e-4)
+    shN: Annotated[Rates, _rates("the higher spherical harmonics")] = (2.5e-4, 2.5e-4)
     betas: Annotated[
         Rates,
         Knob(

@@ -16,10 +16,11 @@ from PIL import Image
 
 from dreamer_core.cli import main, session
 from dreamer_core.cli.generate import Lora
-from dreamer_core.cli.run_folder import differences
 from dreamer_core.formats import read_ply
 from dreamer_core.optimize import PRESETS
-from dreamer_core.optimize.loop import PHASES
+from dreamer_core.optimize import run as one_run
+from dreamer_core.optimize.report import PHASES
+from dreamer_core.settings import values
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"splat.ply", "turntable.mp4", "views.png", "run.json", "metrics.csv", "state.safetensors"}
@@ -104,17 +105,6 @@ def test_the_clean_up_is_of_the_result_alone(finished, tiny_sdxl_dir, tmp_path, 
     assert (out / "splat.ply").read_bytes() == (finished / "splat.ply").read_bytes()
 
 
-def test_differences_name_what_changed():
-    old = {"prompt": {"prompt": "a mug"}, "config": {"views": 2, "guidance": {"cfg": 7.5}}, "count": 9, "gone": 1}
-    new = {"prompt": {"prompt": "a cup"}, "config": {"views": 2, "guidance": {"cfg": 3.0}, "new": 4}, "count": 9}
-    assert differences(old, new) == [
-        "prompt.prompt: a mug -> a cup",
-        "guidance.cfg: 7.5 -> 3.0",
-        "new: nothing -> 4",
-        "gone: 1 -> nothing",
-    ]
-
-
 @pytest.mark.parametrize("method", ["ism", "sds"])
 def test_other_methods_run(tiny_sdxl_dir, tmp_path, method):
     assert generate(tiny_sdxl_dir, tmp_path / "out", "--method", method, "--steps", "1") == 0
@@ -149,13 +139,13 @@ def test_render_and_info(finished, tmp_path, capsys):
 BAD = [
     (["generate", " "], "prompt: expected a description of the object, got an empty text"),
     (["generate", "x", "--resolution", "100"], "--resolution: expected a multiple of 64, at least 64, got 100"),
-    (["generate", "x", "--steps", "0"], "--steps: expected at least 1, got 0"),
-    (["generate", "x", "--views", "-1"], "--views: expected at least 1, got -1"),
-    (["generate", "x", "--gamma", "1.5"], "--gamma: expected a fraction in [0, 1], got 1.5"),
-    (["generate", "x", "--cfg", "nan"], "--cfg: expected a finite number, got nan"),
+    (["generate", "x", "--steps", "0"], "--steps: expected a whole number from 1 to 1000000, got 0"),
+    (["generate", "x", "--views", "-1"], "--views: expected a whole number from 1 to 64, got -1"),
+    (["generate", "x", "--gamma", "1.5"], "--gamma: expected a number from 0 to 1, got 1.5"),
+    (["generate", "x", "--cfg", "nan"], "--cfg: expected a number from 0 to 1000, got nan"),
     (["generate", "x", "--clip", "some"], "--clip: expected a number above 0, or off, got some"),
-    (["generate", "x", "--clip", "0"], "--clip: expected a number above 0, got 0.0; use off"),
-    (["generate", "x", "--clip", "-1"], "--clip: expected a number above 0, got -1.0"),
+    (["generate", "x", "--clip", "0"], "--clip: expected a number from 0.0001 to 100, got 0.0"),
+    (["generate", "x", "--clip", "-1"], "--clip: expected a number from 0.0001 to 100, got -1.0"),
     (["generate", "x", "--device", "cuda:77"], "--device: expected a CUDA device that torch can use, got cuda:77"),
     (["generate", "x", "--device", "toaster"], "--device: expected auto, cpu, cuda, cuda:N or mps, got toaster"),
     (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "--renderer: expected"),
@@ -171,7 +161,7 @@ BAD = [
         "--set: expected the name of a setting, got prompt.frnt; did you mean",
     ),
     (["generate", "x", "--set", "prompt.prompt="], "--set prompt.prompt: expected a description of the object"),
-    (["generate", "x", "--set", "cleanup.reach=0"], "--set cleanup.reach: expected a factor above 0, got 0.0"),
+    (["generate", "x", "--set", "cleanup.reach=0"], "--set cleanup.reach: expected a number from 0.1 to 100, got 0.0"),
     (["generate", "x", "--set", "memory=much"], "--set memory: expected one of auto, low, high, got much"),
     (["generate", "x", "--set", "density.start=x"], "--set density.start: expected a whole number, got x"),
     (["generate", "x", "--set", "cameras.fov=0.3"], "--set cameras.fov: expected 2 numbers separated by a comma"),
@@ -179,8 +169,31 @@ BAD = [
     (["generate", "x", "--set", "steps"], "--set: expected NAME=VALUE, got steps"),
     (["generate", "x", "--shap-e", "x", "--vae", "gone.safetensors"], "--vae: expected a file or folder that exists"),
     (["generate"], "PROMPT: expected what to make, such as 'a red mug', got nothing"),
-    (["generate", "x", "--set", "guidance.t_widening=-9"], "--set guidance.t_widening: expected 0 or more, got -9"),
-    (["generate", "x", "--set", "scale_noise=nan"], "--set scale_noise: expected a finite number of 0 or more"),
+    (["generate", "x", "--set", "guidance.t_widening=-9"], "--set guidance.t_widening: expected a whole number from 0"),
+    (["generate", "x", "--set", "scale_noise=nan"], "--set scale_noise: expected a number from 0 to 1, got nan"),
+    (
+        ["generate", "x", "--set", "cameras.radius_min=9"],
+        "--set cameras.radius: expected the lower value first, got (9",
+    ),
+    (["generate", "x", "--set", "cameras.fov_max=200"], "--set cameras.fov: expected two numbers from 1 to 150, got"),
+    (
+        ["generate", "x", "--set", "cameras.radius_mid=3"],
+        "--set: expected the name of a setting, got cameras.radius_mid",
+    ),
+    (["generate", "x", "--set", "gamma=0.3"], "got gamma; did you mean guidance.gamma?"),
+    (
+        ["generate", "x", "--method", "sds", "--gamma", "0.3"],
+        "--gamma: expected a setting of sds, got one of tsm; set guidance.method as well",
+    ),
+    (
+        ["generate", "x", "--set", "guidance.csd_empty=0.2"],
+        "--set guidance.csd_empty: expected a setting of tsm, got one of csd; set guidance.method as well",
+    ),
+    (
+        ["generate", "x", "--set", "guidance.method=tms"],
+        "--set guidance.method: expected one of tsm, ism, sds, csd, sdi",
+    ),
+    (["generate", "x", "--method", "csd", "--cfg", "3"], "--cfg: expected a setting of csd, got one of"),
     (["generate", "x", "--method", "sds_bridge"], "--artefacts: expected words for artefacts"),
     (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
     (["generate", "x", "--vae", "gone.safetensors"], "--vae: expected"),
@@ -189,8 +202,11 @@ BAD = [
     (["generate", "x", "--out", "file.txt"], "--out: expected a folder, got file.txt, which is a file"),
     (["generate", "x", "--out", "file.txt/sub"], f"expected a path in a folder, got {Path('file.txt/sub')}, but"),
     (["generate", "x", "--lora", "a.safetensors:nan"], "--lora: expected PATH[:WEIGHT] with a finite weight"),
-    (["generate", "x", "--set", "learning_rates.means=0,0"], "--set learning_rates.means: expected two finite rates"),
-    (["generate", "x", "--set", "guidance.cfg=nan"], "--set guidance.cfg: expected a finite number, got nan"),
+    (
+        ["generate", "x", "--set", "learning_rates.means=0,0"],
+        "--set learning_rates.means: expected two numbers from 1e-12 to 10",
+    ),
+    (["generate", "x", "--set", "guidance.cfg=nan"], "--set guidance.cfg: expected a number from 0 to 1000, got nan"),
     (["generate", "x", "--set", "guidance.method=sds_bridge"], "--artefacts: expected words for artefacts"),
     (["render", "gone.ply", "--out", "."], "--out: expected a name that ends in"),
     (["info", "."], "FILE: expected a splat file (.ply, .splat, .spz), got ., which is a folder"),
@@ -253,13 +269,13 @@ def test_pruning_everything_says_why(tiny_sdxl_dir, tmp_path, capsys):
 
 
 def test_gaussians_that_are_not_finite_are_a_failure(tiny_sdxl_dir, tmp_path, monkeypatch, capsys):
-    plain = session.optimize
+    plain = one_run.optimize
 
     def poisoned(state, *rest):
         yield from plain(state, *rest)
         state.params["means"].data[0] = float("nan")
 
-    monkeypatch.setattr(session, "optimize", poisoned)
+    monkeypatch.setattr(one_run, "optimize", poisoned)
     out = tmp_path / "out"
     assert generate(tiny_sdxl_dir, out, "--steps", "1") == 1
     assert "means of the Gaussians holds NaN or inf after step 1" in capsys.readouterr().err
@@ -293,11 +309,11 @@ def test_ctrl_c_keeps_what_exists(tiny_sdxl_dir, tmp_path):
 
 def test_show_prints_every_setting_as_set_takes_it(capsys):
     argv = ["generate", "x", "--preset", "official", "--show", "--seed", "3"]
-    assert (
-        main([*argv, "--set", "density.start=7", "--set", "cameras.fov=0.3,0.5", "--set", "clip.ramp_from=none"]) == 0
-    )
+    changes = ["density.start=7", "cameras.fov=20,40", "guidance.offset_noise=none", "cameras.radius_min=3"]
+    assert main([*argv, *(word for change in changes for word in ("--set", change))]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {"density.start=7", "cameras.fov=0.3,0.5", "clip.ramp_from=None", "seed=3", "views=4"} <= set(lines)
+    assert {"density.start=7", "cameras.fov=20.0,40.0", "guidance.offset_noise=None", "seed=3", "views=4"} <= set(lines)
+    assert "cameras.radius=3.0,5.5" in lines  # one end of the two
     assert main([*argv, *(word for line in lines for word in ("--set", line))]) == 0
     assert capsys.readouterr().out.splitlines() == lines
 
@@ -324,18 +340,22 @@ def test_settings_are_checked_together(capsys):
     found = shown(capsys, *(word for pair in pairs.items() for word in ("--set", "=".join(pair))))
     assert pairs.items() <= found.items()
     assert main(["generate", "x", "--show", "--set", "background.white=0.9", "--set", "background.black=0.2"]) == 2
-    assert "--set background.white, background.black: expected shares of at most 1" in capsys.readouterr().err
+    assert "--set background.white: expected at most 1 together with black, 0.2, got 0.9" in capsys.readouterr().err
 
 
 def test_a_method_brings_its_values_however_it_is_chosen(capsys):
     official = ("--preset", "official")
     for options in (("--method", "sdi"), ("--set", "guidance.method=sdi")):
         found = shown(capsys, *official, *options)
-        assert (found["guidance.t_annealing"], found["guidance.offset_noise"]) == ("999,200", "0.0")
-    assert (
-        shown(capsys, *official, "--set", "guidance.method=sds", "--set", "guidance.cfg=50")["guidance.cfg"] == "50.0"
-    )
-    assert shown(capsys, *official, "--method", "ism")["guidance.offset_noise"] == "0.1"
+        assert (found["guidance.t_first"], found["guidance.t_last"]) == ("999", "200")
+        assert "guidance.gamma" not in found  # which is of another method
+        assert found["guidance.offset_noise"] == "None"  # the method's own
+    chosen = ("--set", "guidance.method=sds")
+    assert shown(capsys, *official, *chosen)["guidance.cfg"] == "100.0"
+    assert shown(capsys, *official, *chosen, "--set", "guidance.cfg=50")["guidance.cfg"] == "50.0"
+    assert shown(capsys, *official, "--set", "guidance.cfg=50", *chosen)["guidance.cfg"] == "50.0"
+    assert shown(capsys, "--preset", "paper", "--method", "tsm")["guidance.gamma"] == "0.3"  # chosen already
+    assert shown(capsys, "--preset", "paper", "--method", "ism")["guidance.cfg"] == "7.5"
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -346,15 +366,19 @@ def test_show_prints_every_preset(preset, capsys):
     assert found["cleanup.enabled"] == str(PRESETS[preset].config.cleanup.enabled)
     assert found["prompt.prompt"] == "a mug"
     assert set(found) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
+    assert {name for name in found if not name.startswith("prompt.")} == dict(values(PRESETS[preset].config)).keys()
+    assert found["prompt.negative"] == PRESETS[preset].negative
+    assert shown(capsys, "--preset", preset, "--negative", "")["prompt.negative"] == ""
+    assert shown(capsys, "--preset", preset, "--negative", "blurry")["prompt.negative"] == "blurry"
 
 
 def test_options_reach_the_settings(capsys):
-    options = ["--cameras", "head", "--memory", "low", "--perp-neg", "--set", "prompt.perp_neg_weights.weight=-1"]
+    options = ["--cameras", "head", "--memory", "low", "--perp-neg", "--set", "prompt.perp_neg_weight=-1"]
     assert main(["generate", "a king", "--preset", "fast", "--show", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {"cameras.azimuth=-80.0,80.0", "cameras.azimuth_factor=1.5", "cameras.elevation=0.0,30.0"} <= set(lines)
+    assert {"cameras.azimuth=-80.0,80.0", "cameras.azimuth_factor=1.5", "cameras.elevation=0.0,45.0"} <= set(lines)
     assert {"cameras.radius=5.2,5.5", "cameras.progress_every=200", "memory=low"} <= set(lines)
-    assert {"prompt.perp_neg=True", "prompt.perp_neg_weights.weight=-1.0", "prompt.prompt=a king"} <= set(lines)
+    assert {"prompt.perp_neg=True", "prompt.perp_neg_weight=-1.0", "prompt.prompt=a king"} <= set(lines)
 
 
 def test_lora_option():

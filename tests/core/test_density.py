@@ -21,15 +21,24 @@ def pattern(azimuth, height, width):
     return 0.05 * wave[..., None].expand(height, width, 3)
 
 
-def statistics(resolution, azimuths):
-    """Mean 2D gradient per Gaussian as the strategy keeps it, over the threshold, after one step."""
+def statistics(resolution, azimuths, per_render=None):
+    """Mean 2D gradient per Gaussian as the strategy keeps it, over the threshold, after one step.
+
+    `per_render` views are rendered at a time, by default all.
+    """
     cfg = DensityConfig(start=50, stop=100, reset_every=0)
     state = fresh(config(), 300)
-    cameras = orbit_cameras(azimuths, 10.0, 4.0, 0.6, resolution)
-    output = render(state.gaussians, cameras, backgrounds=torch.ones(len(azimuths), 3))
-    density.retain_gradient(output.info)
-    output.colors.backward(torch.stack([pattern(a, resolution, resolution) for a in azimuths]))
-    density.refine(state.params, state.optimizers, state.density, 1, output.info, cfg, 0.0)
+    size, gaussians = per_render or len(azimuths), state.gaussians
+    groups = [azimuths[i : i + size] for i in range(0, len(azimuths), size)]
+    outputs = [
+        render(gaussians, orbit_cameras(g, 10.0, 4.0, 0.6, resolution), backgrounds=torch.ones(len(g), 3))
+        for g in groups
+    ]
+    infos = [output.info for output in outputs]
+    density.retain_gradients(infos)
+    wanted = [torch.stack([pattern(a, resolution, resolution) for a in group]) for group in groups]
+    torch.autograd.backward([output.colors for output in outputs], wanted)
+    density.refine(state.params, state.optimizers, state.density, 1, infos, cfg, 0.0)
     mean = state.density["grad2d"] / state.density["count"].clamp_min(1)
     return mean / scaled_threshold(cfg, resolution)
 
@@ -47,6 +56,28 @@ def test_the_number_of_views_does_not_change_which_gaussians_grow():
     torch.testing.assert_close(statistics(64, [20.0] * 4), each[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("per_render", [1, 2])
+def test_several_renders_count_as_one_of_all_views(per_render):
+    views = [20.0, 110.0, 200.0]
+    together = statistics(64, views)
+    assert (together > 0).sum() > 100
+    torch.testing.assert_close(statistics(64, views, per_render), together, rtol=1e-5, atol=1e-7)
+
+
+def test_a_render_that_nothing_reached_counts_its_views_with_gradient_zero():
+    state = fresh(config(), 300)
+    cameras = [orbit_cameras([azimuth], 10.0, 4.0, 0.6, 64) for azimuth in (20.0, 110.0)]
+    gaussians = state.gaussians
+    outputs = [render(gaussians, c, backgrounds=torch.ones(1, 3)) for c in cameras]
+    infos = [output.info for output in outputs]
+    density.retain_gradients(infos)
+    outputs[0].colors.backward(pattern(20.0, 64, 64)[None])
+    cfg = DensityConfig(start=50, stop=100, reset_every=0)
+    density.refine(state.params, state.optimizers, state.density, 1, infos, cfg, 0.0)
+    seen = sum((info["radii"] > 0).all(dim=-1).sum(dim=0) for info in infos)
+    torch.testing.assert_close(state.density["count"], seen.float())
+
+
 def test_large_gaussians_are_pruned_after_the_first_reset_or_without_any():
     def left(step, reset_every=20):
         cfg = DensityConfig(start=0, stop=1000, every=10, reset_every=reset_every, grow_gradient=1e9, prune_scale=0.35)
@@ -55,12 +86,12 @@ def test_large_gaussians_are_pruned_after_the_first_reset_or_without_any():
             state.params["scales"][:7] = torch.tensor(0.36).log()
             state.params["scales"][7:] = torch.tensor(0.34).log()
         output = render(state.gaussians, orbit_cameras([0.0], 0.0, 4.0, 0.6, 64))
-        density.retain_gradient(output.info)
+        density.retain_gradients([output.info])
         output.colors.sum().backward()
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["lr"] = 0.0
             optimizer.step()  # makes the moments that pruning cuts, too
-        density.refine(state.params, state.optimizers, state.density, step, output.info, cfg, 0.0)
+        density.refine(state.params, state.optimizers, state.density, step, [output.info], cfg, 0.0)
         return len(state.params["means"])
 
     assert left(10) == 100

@@ -8,6 +8,11 @@ from analytic import AnalyticTeacher, CameraPrompts, psnr, two_colour_object
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.errors import DivergenceError, InputError
+from dreamer_core.gaussians import Gaussians
+from dreamer_core.guidance import ClipConfig, GuidanceConfig, sample_timesteps
+from dreamer_core.guidance.ism import ISM
+from dreamer_core.guidance.sds import SDS
+from dreamer_core.guidance.tsm import TSM
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import (
     PRESETS,
@@ -21,9 +26,11 @@ from dreamer_core.optimize import (
     optimize,
     save_state,
     train_step,
+    views,
 )
+from dreamer_core.optimize.backgrounds import sample_backgrounds
 from dreamer_core.optimize.density import scaled_threshold
-from dreamer_core.optimize.loop import PHASES, sample_backgrounds, sample_timesteps
+from dreamer_core.optimize.report import PHASES
 from dreamer_core.rendering import render
 
 RESOLUTION = 64
@@ -40,9 +47,9 @@ def teacher(scene):
     return AnalyticTeacher(scene, RESOLUTION)
 
 
-def config(method="tsm", steps=60, **changes):
+def config(method=None, steps=60, **changes):
     starter = PRESETS["starter"].config
-    guidance = replace(starter.guidance, method=method, warmup_steps=20, offset_noise=0.0, gamma=0.3)
+    guidance = replace(starter.guidance, method=method or TSM(gamma=0.3), warmup_steps=20, offset_noise=0.0)
     base = {
         "steps": steps,
         "schedule_steps": 60,
@@ -64,7 +71,7 @@ def unseen(gaussians):
         return render(gaussians, UNSEEN, backgrounds=torch.ones(8, 3)).colors
 
 
-@pytest.mark.parametrize("method", ["tsm", "ism", "sds"])
+@pytest.mark.parametrize("method", [TSM(gamma=0.3), ISM(), SDS(cfg=7.5)], ids=lambda method: method.name)
 def test_a_sphere_becomes_the_object(method, scene, teacher):
     cfg = config(method)
     state = fresh(cfg)
@@ -72,7 +79,7 @@ def test_a_sphere_becomes_the_object(method, scene, teacher):
     before = psnr(unseen(state.gaussians), target)
     reports = list(optimize(state, teacher, CameraPrompts(), cfg))
     after = psnr(unseen(state.gaussians), target)
-    print(f"{method}: {before:.2f} -> {after:.2f} dB")
+    print(f"{method.name}: {before:.2f} -> {after:.2f} dB")
     assert before < 14
     assert after > 25
     assert [r.step for r in reports] == list(range(60))
@@ -150,9 +157,11 @@ def test_reports_tell_what_happened(teacher):
         assert tuple(r.seconds) == PHASES
         assert 0 <= r.clipped <= 1
         assert r.gradient_norm > 0
-        assert r.s == max(r.t - (80 + int(cfg.guidance.warmup(r.step) * 20)), 0)
-        assert r.network_evaluations == 4 + -(-r.s // 200)
-        assert r.network_calls == 2 + -(-r.s // 200)
+        delta = int(80 + max(1 - r.step / 20, 0) * 20)  # the warm-up takes 20 steps here
+        assert r.s == max(r.t - delta, 1)
+        inversions = len(range(1, r.s, 200))
+        assert r.network_evaluations == 4 + inversions
+        assert r.network_calls == 2 + inversions
         assert r.nonfinite == 0
 
 
@@ -169,21 +178,26 @@ def test_clipping_limits_what_reaches_the_gaussians(teacher):
 class Spy:
     """What passes between the loop and its renderer and teacher in one step."""
 
-    def __init__(self, teacher, cfg, monkeypatch, step=0):
-        self.encoded, self.color_gradient, self.alpha_gradient, self.depth_gradient = [], [], [], []
-        self.state = fresh(cfg, 300)
+    def __init__(self, teacher, cfg, monkeypatch, step=0, scene=None):
+        self.encoded, self.depth_gradient, self.color_gradients = [], [], {}
+        self.scenes, self.cameras, self.outputs = [], [], []
+        """One of each per render: one per step, or one per view where scales are noisy."""
+        self.state = fresh(cfg, 300) if scene is None else OptimizationState.create(scene, cfg.learning_rates)
         self.state.step = step
         self.before = {name: p.detach().clone() for name, p in self.state.params.items()}
         self.parameter_gradients = {}
-        plain_render, plain_encode = loop.render, teacher.encode
+        plain_render, plain_encode = views.render, teacher.encode
 
-        def spying_render(*args, **kwargs):
+        def spying_render(gaussians, cameras, **kwargs):
             self.render_options = kwargs
-            self.output = plain_render(*args, **kwargs)
-            self.output.colors.register_hook(lambda g: self.color_gradient.append(g) if g is not None else None)
-            if self.output.depth_sums is not None:
-                self.output.depth_sums.register_hook(lambda g: self.depth_gradient.append(g.clone()))
-            return self.output
+            output = plain_render(gaussians, cameras, **kwargs)
+            self.scenes.append(gaussians.detach())
+            self.cameras.append(cameras)
+            self.outputs.append(output)
+            output.colors.register_hook(lambda g, i=len(self.outputs): self.color_gradients.update({i: g}))
+            if output.depth_sums is not None:
+                output.depth_sums.register_hook(lambda g: self.depth_gradient.append(g.clone()))
+            return output
 
         def spying_encode(images):
             self.encoded.append(images.detach().clone())
@@ -192,9 +206,20 @@ class Spy:
         for name, p in self.state.params.items():
             if p.requires_grad:
                 p.register_hook(lambda g, name=name: self.parameter_gradients.update({name: g.clone()}))
-        monkeypatch.setattr(loop, "render", spying_render)
-        monkeypatch.setattr(teacher, "encode", spying_encode)
-        self.report = train_step(self.state, teacher, CameraPrompts(), cfg)
+        with monkeypatch.context() as patch:
+            patch.setattr(views, "render", spying_render)
+            patch.setattr(teacher, "encode", spying_encode)
+            self.report = train_step(self.state, teacher, CameraPrompts(), cfg)
+
+    @property
+    def color_gradient(self):
+        """Of every render that one reached, in their order."""
+        return [self.color_gradients[i] for i in sorted(self.color_gradients) if self.color_gradients[i] is not None]
+
+    @property
+    def output(self):
+        (output,) = self.outputs
+        return output
 
 
 def only(**changes):
@@ -259,7 +284,7 @@ def test_a_fifth_of_the_steps_looks_at_depth(teacher, monkeypatch):
         depths.append(depth)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "render", stop)
+    monkeypatch.setattr(views, "render", stop)
     cfg = only(depth_share=0.2)
     state = fresh(cfg, 300)
     for step in range(1000):
@@ -279,26 +304,92 @@ def test_a_flipped_batch_is_mirrored_left_to_right(teacher, monkeypatch):
 
 def test_steps_of_a_pool_share_a_field_of_view(teacher, monkeypatch):
     cfg = only(views=2)
-    cfg = replace(cfg, cameras=replace(cfg.cameras, fov=(0.3, 0.9), fov_pool=4))
-    fovs, plain = [], loop.sample_orbit
-    monkeypatch.setattr(loop, "sample_orbit", lambda *args: fovs.append(plain(*args)) or fovs[-1])
-    run(cfg, teacher, steps=6)
-    drawn = [c.fov.unique().tolist() for c in fovs]
+    cfg = replace(cfg, cameras=replace(cfg.cameras, fov=(20.0, 50.0), fov_pool=4))
+    drawn = [views.draw_views(cfg, step, torch.device("cpu")).cameras.fov.unique().tolist() for step in range(6)]
     assert all(len(d) == 1 for d in drawn)
     assert drawn[0] == drawn[1] == drawn[2] == drawn[3] != drawn[4] == drawn[5]
 
 
+def test_ten_views_share_a_field_of_view_across_steps():
+    cfg = replace(PRESETS["official"].config, resolution=64)
+    degrees = [views.draw_views(cfg, step, torch.device("cpu")).cameras.fov.rad2deg() for step in range(10)]
+    pools = torch.cat(degrees).split(10)
+    assert [len(set(pool.tolist())) for pool in pools] == [1] * 4
+    assert len({float(pool[0]) for pool in pools}) == 4
+    low, high = cfg.cameras.fov
+    assert all(low <= float(pool[0]) <= high for pool in pools)
+    again = views.draw_views(cfg, 2, torch.device("cpu")).cameras.fov.rad2deg()  # as a resumed run draws it
+    assert torch.equal(again, degrees[2])
+    another = views.draw_views(replace(cfg, seed=1), 2, torch.device("cpu")).cameras.fov.rad2deg()
+    assert not torch.equal(again, another)
+
+
 def test_scale_noise_has_the_configured_spread(scene):
-    noisy = loop._noisy(scene, 0.112, torch.Generator().manual_seed(0))
+    noisy = views.noisy_scales(scene, 0.112, torch.Generator().manual_seed(0))
     factor = noisy.scales / scene.scales - 1
     assert factor.mean() == pytest.approx(0.0, abs=0.005)
     assert factor.std() == pytest.approx(0.112, abs=0.005)
-    assert loop._noisy(scene, 0.0, torch.Generator()) is scene
+    assert torch.equal(noisy.means, scene.means)
+
+
+def test_every_view_sees_scales_of_its_own(teacher, monkeypatch):
+    spy = Spy(teacher, only(views=3, scale_noise=0.112), monkeypatch)
+    assert [len(c) for c in spy.cameras] == [1, 1, 1]
+    factors = torch.stack([s.scales / spy.before["scales"].exp() - 1 for s in spy.scenes])
+    assert factors.std(dim=(1, 2)).tolist() == pytest.approx([0.112] * 3, rel=0.1)
+    correlation = torch.corrcoef(factors.flatten(1)) - torch.eye(3)
+    assert correlation.abs().max() < 0.15
+    one = Spy(teacher, only(views=3, scale_noise=0.0), monkeypatch)
+    assert [len(c) for c in one.cameras] == [3]
+    assert torch.equal(one.scenes[0].log_scales, one.before["scales"])
+
+
+def test_views_rendered_one_by_one_are_those_rendered_together(teacher, monkeypatch):
+    """Noise so weak that it changes nothing: the same pictures, gradients and density statistics, at colour and depth."""
+    growing = DensityConfig(start=50, stop=100, reset_every=0)
+    weights = PRESETS["official"].config.regularizers
+    for depth_share in (0.0, 1.0):
+        cfg = config(views=3, depth_share=depth_share, density=growing, regularizers=weights)
+        whole = Spy(teacher, cfg, monkeypatch)
+        apart = Spy(teacher, replace(cfg, scale_noise=1e-12), monkeypatch)
+        assert (len(whole.outputs), len(apart.outputs)) == (1, 3)
+        torch.testing.assert_close(apart.encoded[0], whole.encoded[0], rtol=1e-4, atol=1e-5)
+        for name, gradient in whole.parameter_gradients.items():
+            torch.testing.assert_close(apart.parameter_gradients[name], gradient, rtol=1e-2, atol=1e-5, msg=name)
+        assert whole.state.density["count"].max() == 3
+        assert torch.equal(apart.state.density["count"], whole.state.density["count"])
+        torch.testing.assert_close(apart.state.density["grad2d"], whole.state.density["grad2d"], rtol=1e-2, atol=1e-5)
+
+
+def bright():
+    """A ball so bright that its renders exceed 1, in front of white."""
+    ball = initial_shape("sphere", 400, torch.Generator().manual_seed(0), opacity=0.9)
+    rgb = torch.tensor([1.6, 0.5, 0.2]).expand(400, 3)
+    return Gaussians.from_activated(
+        means=ball.means, quats=ball.quats, scales=ball.scales, opacities=ball.opacities, rgb=rgb
+    )
+
+
+@pytest.mark.parametrize("scale_noise", [0.0, 0.112])
+def test_images_are_cut_off_at_1_and_have_no_gradient_there(teacher, monkeypatch, scale_noise):
+    weights = replace(PRESETS["starter"].config.regularizers, tv_rgb=1.0)
+    cfg = only(regularizers=weights, scale_noise=scale_noise, clip=ClipConfig(mode="off"))
+    spy = Spy(teacher, cfg, monkeypatch, scene=bright())
+    rendered = torch.cat([o.colors.detach() for o in spy.outputs])
+    assert (rendered > 1).float().mean() > 0.02
+    assert torch.equal(spy.encoded[0], rendered.clamp(0, 1))
+    gradient, over = torch.cat(spy.color_gradient), rendered > 1
+    assert gradient[over].abs().max() == 0
+    assert gradient[rendered < 0.99].count_nonzero() > 100
+    # Total variation, the only regulariser here, sees what is encoded, too.
+    pictures = rendered.clamp(0, 1)
+    steps = [pictures.diff(dim=dim).square().mean() for dim in (1, 2)]
+    assert spy.report.regularizers["tv_rgb"] == pytest.approx(2 * float(sum(steps)), rel=1e-4)
 
 
 def test_density_statistics_count_every_view(teacher, monkeypatch):
     cfg = config(views=3, density=DensityConfig(start=50, stop=100, reset_every=0))
-    spy = Spy(teacher, cfg, monkeypatch)
+    spy = Spy(teacher, cfg, monkeypatch)  # its scales are not noisy: one render
     seen = (spy.output.info["radii"] > 0).all(dim=-1)
     torch.testing.assert_close(spy.state.density["count"], seen.sum(dim=0).float())
     gradients = spy.output.info["means2d"].grad * RESOLUTION / 2  # in normalised device coordinates, not times views
@@ -317,10 +408,10 @@ def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
 
 
 def test_total_variation_enters_before_clipping(teacher, monkeypatch):
-    clip = replace(PRESETS["starter"].config.clip, threshold=1e-5)
+    clip = replace(PRESETS["starter"].config.clip, threshold=1e-4)
     weights = replace(PRESETS["starter"].config.regularizers, tv_rgb=1e3)
     spy = Spy(teacher, only(clip=clip, regularizers=weights), monkeypatch)
-    assert spy.color_gradient[0].abs().max() <= 1e-5 * (1 + 1e-4)
+    assert spy.color_gradient[0].abs().max() <= 1e-4 * (1 + 1e-4)
     assert spy.report.regularizers["tv_rgb"] > 0
 
 
@@ -341,14 +432,28 @@ def test_an_interrupted_update_is_marked(teacher, monkeypatch):
 
 
 def test_timesteps_widen_during_warm_up():
-    guidance = PRESETS["official"].config.guidance
+    guidance = GuidanceConfig()
     early = [sample_timesteps(guidance, 0, torch.Generator().manual_seed(i)) for i in range(500)]
     late = [sample_timesteps(guidance, 750, torch.Generator().manual_seed(i)) for i in range(500)]
     assert 900 < max(x.t for x in early) <= 980
     assert 450 < max(x.t for x in late) <= 500
     assert min(x.t for x in early + late) >= 21
-    assert {x.t - x.s for x in early if x.s} == {100}
-    assert {x.t - x.s for x in late if x.s} == {80}
+    assert {x.t - x.s for x in early if x.s > 1} == {100}
+    assert {x.t - x.s for x in late if x.s > 1} == {80}
+    assert min(x.s for x in early + late) == 1
+    assert all(x.t <= 101 for x in early if x.s == 1)
+    assert all(x.t <= 81 for x in late if x.s == 1)
+    assert {(x.t_min, x.stride) for x in early} == {(21, 200)}
+
+
+@pytest.mark.parametrize(("delta", "widening"), [(80, 20), (250, -150), (10, -9), (80, 0)])
+def test_delta_moves_during_the_warm_up_in_whole_timesteps(delta, widening):
+    """int(delta + w widening) as one number; batman's configuration goes from 100 to 250."""
+    guidance = GuidanceConfig(t_min=999, t_max=999, delta=delta, delta_widening=widening, warmup_steps=750)
+    for step in (0, 1, 5, 374, 375, 749, 750, 2000):
+        times = sample_timesteps(guidance, step, torch.Generator())
+        assert 999 - times.s == int(delta + (1 - min(step / 750, 1)) * widening)
+    assert 999 - sample_timesteps(guidance, 0, torch.Generator()).s == delta + widening
 
 
 def test_background_mix():
@@ -387,8 +492,8 @@ def test_gaussians_are_cloned_and_split(teacher):
 
 
 def test_splitting_makes_smaller_gaussians_and_cloning_keeps_them(teacher):
-    split, _ = grow(teacher, steps=11, split_scale=1e-6)
-    clone, _ = grow(teacher, steps=11, split_scale=1e6)
+    split, _ = grow(teacher, steps=11, split_scale=1e-5)
+    clone, _ = grow(teacher, steps=11, split_scale=1e4)
     assert len(split.params["means"]) > 300
     assert len(clone.params["means"]) > 300
     assert split.gaussians.scales.min() < 0.75 * clone.gaussians.scales.min()
@@ -481,6 +586,10 @@ def test_a_single_bad_step_is_counted_and_survived(scene):
         ("views", {"views": 0}),
         ("depth_share", {"depth_share": 1.5}),
         ("scale_noise", {"scale_noise": -0.1}),
+        ("schedule_steps", {"schedule_steps": 0}),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": 2**64}),
+        ("memory", {"memory": "much"}),
     ],
 )
 def test_bad_configuration_names_the_field(field, kwargs):
@@ -492,16 +601,22 @@ def test_bad_configuration_names_the_field(field, kwargs):
 @pytest.mark.parametrize(
     ("field", "kwargs"),
     [
-        ("gamma", {"gamma": 1.2}),
-        ("t_range", {"t_range": (500, 20)}),
-        ("method", {"method": "x"}),
+        ("t_min", {"t_min": 501}),
+        ("t_min", {"t_min": 0}),
+        ("t_max", {"t_max": 1000}),
+        ("method", {"method": "tsm"}),
         ("flip", {"flip": 2.0}),
+        ("offset_noise", {"offset_noise": -0.1}),
+        ("delta", {"delta": 0}),
+        ("delta_widening", {"delta": 80, "delta_widening": -80}),
+        ("stride", {"stride": 0}),
+        ("weight", {"weight": float("nan")}),
     ],
 )
 def test_bad_guidance_names_the_field(field, kwargs):
     with pytest.raises(InputError) as error:
         replace(PRESETS["official"].config.guidance, **kwargs)
-    assert error.value.field == field
+    assert error.value.field == f"guidance.{field}"
 
 
 @pytest.mark.parametrize(("shape", "count"), [("cone", 100), ("sphere", 3)])

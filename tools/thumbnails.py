@@ -10,16 +10,18 @@ Needs the environment of `python3 dev.py demo` (.venv).
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import asyncio
 import json
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from dreamer_core.cameras import orbit_cameras
+from dreamer_core.client.graph import Graph, read_graph
+from dreamer_core.client.run import execute
+from dreamer_core.client.server import Server
 from dreamer_core.files import write_atomically
 from dreamer_core.initializers.files import gaussians_from_file
 from dreamer_core.media import render_views, to_uint8
@@ -35,16 +37,6 @@ MESH_POINTS = 120_000
 DARK, PANEL, INK, FAINT = (24, 25, 28), (44, 47, 53), (226, 228, 232), (120, 126, 136)
 
 
-def client() -> ModuleType:
-    """examples/queue_workflow.py, which is a script and no module of a package."""
-    spec = importlib.util.spec_from_file_location("queue_workflow", comfyui.ROOT / "examples" / "queue_workflow.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def picture(path: Path, size: int, azimuth: float = AZIMUTH) -> Image.Image:
     """A splat file, or a mesh file by Gaussians on its surface, on white."""
     mesh = path.suffix == ".glb"
@@ -55,16 +47,21 @@ def picture(path: Path, size: int, azimuth: float = AZIMUTH) -> Image.Image:
     return Image.fromarray(to_uint8(image)).resize((size, size), Image.Resampling.LANCZOS)
 
 
+async def queued(url: str, graph: Graph, folder: Path) -> list[Path]:
+    """The files that a server makes of a graph."""
+    async with Server(url) as server:
+        return await execute(server, graph, folder)
+
+
 def run_picture(name: str, url: str, steps: int | None) -> Image.Image:
     """What a graph makes: the object from two sides, or its two objects side by side."""
-    queue = client()
-    graph = queue.read_graph(FOLDER / "api" / f"{name}.json")
+    graph = read_graph(FOLDER / "api" / f"{name}.json")
     if steps is not None:
         for data in graph.values():
             if data["class_type"] == "DreamerXLOptimize":
                 data["inputs"]["steps"] = steps
     with tempfile.TemporaryDirectory() as scratch:
-        made = queue.execute(queue.Server(url), graph, Path(scratch))
+        made = asyncio.run(queued(url, graph, Path(scratch)))
         objects = sorted((p for p in made if p.suffix in (".ply", ".glb")), key=lambda p: (p.suffix != ".ply", p.name))
         if name == "lora_swap":
             objects.reverse()  # lora-with comes before lora-without

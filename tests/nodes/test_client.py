@@ -1,7 +1,8 @@
-"""examples/queue_workflow.py, alone and against a live server."""
+"""examples/queue_workflow.py and dreamer_core.client against a live server, and on graphs of this pack."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib.util
 import json
@@ -16,6 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from dreamer_core.client import run as client_run
+from dreamer_core.client.errors import Failed, Refused
+from dreamer_core.client.graph import read_graph
+from dreamer_core.client.progress import Display, Steps
+from dreamer_core.client.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "queue_workflow.py"
@@ -41,22 +48,22 @@ def client():
 
 
 @pytest.fixture
-def starter(client):
-    return client.read_graph(STARTER)
+def starter():
+    return read_graph(STARTER)
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_queued(client, starter, tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_queued(starter, tmp_path):
     class Untouched:
         def __getattr__(self, name):
             raise AssertionError(f"the server was asked to {name}")
 
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(client.Refused, match="expected a folder for the files, got: File exists"):
-        client.execute(Untouched(), starter, tmp_path / "taken")
+    with pytest.raises(Refused, match="expected a folder for the files, got: File exists"):
+        asyncio.run(client_run.execute(Untouched(), starter, tmp_path / "taken"))
 
 
 def applied(client, graph, *arguments):
-    return client.changed(graph, client.parser().parse_args(["x.json", *arguments]), KNOWN)
+    return client.with_options(graph, KNOWN, client.parser().parse_args(["x.json", *arguments]))
 
 
 def node(graph, kind):
@@ -106,7 +113,7 @@ def test_loras_go_behind_the_loader(client, starter):
 
 
 def test_a_lora_of_the_graph_is_replaced(client):
-    graph = client.read_graph(API / "lora_swap.json")
+    graph = read_graph(API / "lora_swap.json")
     made = applied(client, graph, "--lora", "sub/ink.safetensors:-0.25")
     assert len(made) == len(graph)
     inputs = node(made, "LoraLoader")["inputs"]
@@ -126,7 +133,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_option_says_what_there_is(client, starter, name):
     arguments, text = WRONG[name]
-    with pytest.raises(client.Refused) as error:
+    with pytest.raises(Refused) as error:
         applied(client, starter, *arguments)
     assert text in str(error.value)
 
@@ -180,23 +187,24 @@ def test_a_run_with_a_lora_is_watched_and_downloaded(client, server, tmp_path, c
     assert other.read_bytes() != before  # without the LoRA
 
 
-def test_steps_are_heard_where_the_socket_is_at_hand(client, server):
-    pytest.importorskip("websocket")
+def test_steps_are_heard_on_the_socket(client, server):
     heard = []
 
-    class Steps(client.Steps):
+    class Recorder(Steps):
         def _event(self, event):
             super()._event(event)
             heard.append((self.node, self.done, self.total))
 
-    graph = applied(client, client.read_graph(STARTER), "--steps", "5", "--set", "Initialize.source.count=201")
+    graph = applied(client, read_graph(STARTER), "--steps", "5", "--set", "Initialize.source.count=201")
     node(graph, "DreamerXLOptimize")["inputs"] |= {"views": 1, "resolution": 64}
     run = str(uuid.uuid4())
-    talk = client.Server(server.url)
-    steps = Steps(talk, lambda: run)
-    assert talk.queue(graph, run) == run
-    entry = client.watch(talk, graph, run, steps, client.Display(quiet=True))
-    steps.close()
+
+    async def watched():
+        async with Server(server.url) as talk, Recorder(talk, run) as steps:
+            assert await talk.queue(graph, run) == run
+            return await client_run.watch(talk, graph, run, steps, Display(quiet=True)), steps
+
+    entry, steps = asyncio.run(watched())
     assert entry["status"]["status_str"] == "success"
     optimizer = next(n for n, d in graph.items() if d["class_type"] == "DreamerXLOptimize")
     assert max(done for n, done, total in heard if n == optimizer and total == 5) > 0
@@ -212,7 +220,7 @@ def test_a_refused_graph_names_node_and_field(client, server, capsys):
 
 
 def test_a_failed_run_names_its_node(client, server, tmp_path, capsys):
-    graph = client.read_graph(STARTER)
+    graph = read_graph(STARTER)
     arguments = ["--server", server.url, "--checkpoint", "not_sdxl", "--out", str(tmp_path)]
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(graph))
@@ -242,35 +250,38 @@ def test_ctrl_c_stops_the_run_on_the_server(server, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the signals that stop and continue a process")
 def test_ctrl_c_says_so_where_the_server_does_not_answer(client, server, tmp_path, monkeypatch):
-    pytest.importorskip("websocket")
-    graph = applied(client, client.read_graph(STARTER), "--steps", "100000", *SMALL)
-    talk, watched, ended = client.Server(server.url), [], []
+    graph = applied(client, read_graph(STARTER), "--steps", "100000", *SMALL)
+    watched, ended = [], []
 
-    def interrupted(server, graph, run, steps, display):
+    async def interrupted(server, graph, run, steps, display):
         watched.append(run)
-        raise KeyboardInterrupt
+        raise asyncio.CancelledError
 
-    def execute():
+    class Frozen(Server):
+        """Neither works nor answers from the moment on at which it should stop."""
+
+        async def stop(self, *arguments):
+            freeze.enter_context(server.frozen())
+            async with Server(server.url, patience=2.0) as impatient:
+                await impatient.stop(*arguments)
+
+    async def execute():
+        async with Frozen(server.url) as talk:
+            await client_run.execute(talk, graph, tmp_path, quiet=True)
+
+    def in_thread():
         try:
-            client.execute(talk, graph, tmp_path, quiet=True)
+            asyncio.run(execute())
         except BaseException as error:
             ended.append(error)
 
-    monkeypatch.setattr(client, "watch", interrupted)
-    monkeypatch.setattr(client, "PATIENCE", 2.0)
-    stop = talk.stop
-
-    def stop_frozen(run):
-        freeze.enter_context(server.frozen())
-        stop(run)
-
-    talk.stop = stop_frozen
+    monkeypatch.setattr(client_run, "watch", interrupted)
     with ExitStack() as freeze:
-        thread = threading.Thread(target=execute, daemon=True)
+        thread = threading.Thread(target=in_thread, daemon=True)
         thread.start()
         thread.join(60)
         assert not thread.is_alive()
     (error,) = ended
-    assert isinstance(error, client.Failed)
+    assert isinstance(error, Failed), error
     assert "does not answer: the run may go on there" in str(error)
     server.stop(watched[0])

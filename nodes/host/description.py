@@ -37,6 +37,8 @@ PLAIN = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
 """Types whose `repr` says all there is."""
+CONTAINERS = (dict, list, tuple, set, frozenset, deque, bytearray, str, bytes, int, float, complex)
+"""Types whose values are taken as they are, those of subclasses with their attributes too."""
 STATELESS = (type(threading.Lock()), type(threading.RLock()))
 """Whether somebody holds a lock decides no result."""
 NAMED_BY_OWNER = (
@@ -175,14 +177,12 @@ class Description:
         """Contents in order, kind, and attributes that a subclass may add."""
         if isinstance(value, MappingProxyType):
             return self.parts("mapping", dict(value))
-        for base in (dict, list, tuple, set, frozenset, deque, bytearray, str, bytes, int, float, complex):
-            if isinstance(value, base):
-                break
-        else:
+        base: Any = next((kind for kind in CONTAINERS if isinstance(value, kind)), None)
+        if base is None:
             return None
         kind, more = type(value), () if type(value) is base else (self._named(self._attributes(value)),)
         if base in (str, bytes, bytearray, int, float, complex):
-            return self.parts(base.__name__, kind, base.__repr__(value), *more)  # type: ignore[attr-defined]
+            return self.parts(base.__name__, kind, base.__repr__(value), *more)
         if base is dict:
             flat = [part for pair in dict.items(value) for part in pair]
             return self.parts("dict", kind, getattr(value, "default_factory", None), *more, *flat)
@@ -323,7 +323,7 @@ def module_attributes(
 BOOKKEEPING = re.compile(
     r"device|current_patcher|latent_shapes|model_loaded_weight_memory|lowvram_patch_counter|model_lowvram"
     r"|current_weight_patches_uuid|model_offload_buffer_memory|dynamic_(pins|patchers|vbars)"
-    r"|(prev_)?comfy_\w+|_comfy_graph|\w+_lowvram_function|(weight|bias)_function|seed_key|_v|_v_\w+|_pins?|_pin_\w+"
+    r"|(prev_)?comfy_\w+|_comfy_\w+|\w+_lowvram_function|(weight|bias)_function|seed_key|_v|_v_\w+|_pins?|_pin_\w+"
     r"|_prefetch\w*"
 )
 """Attributes of networks that only say where they are and how they are loaded (comfy.model_patcher, comfy.ops)."""

@@ -82,7 +82,9 @@ class _HostDescription(Description):
         found = module_attributes(module, path, originals)
         for name, value in found.items():
             if isinstance(value, torch.nn.Module) and name.startswith("_modules."):
-                found[name] = self.original(value, f"{path}{name.removeprefix('_modules.')}.", originals)
+                child = path + name.removeprefix("_modules.")
+                inner = {} if child in originals else originals  # what is kept for the one in its place is not its own
+                found[name] = self.original(value, f"{child}.", inner)
         digest = self.parts("module", type(module), self._named(found))
         self._done[id(module)] = (module, digest)
         return digest

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -27,6 +28,10 @@ DEMO_VIEWS = 6
 """Three times the preset's: twice the time, and thin parts such as handles and legs come out crisper."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
+HOST_SUITES = {"host tests": "tests/nodes", "browser tests": "tests/e2e"}
+OK, FAILED = "OK", "FAILED"
+PYTEST_FOUND_NONE = 5
+"""pytest's exit code where no test fits its options; ours, too."""
 LINTED = ("dreamer_core", "nodes", "starter", "tests", "benchmarks", "examples", "tools", "dev.py", "__init__.py")
 
 
@@ -181,39 +186,51 @@ def check_pack_types(python: Path) -> int:
         return call(python, "-m", "mypy", *options, *modules, cwd=Path(folder))
 
 
-def host_suite() -> int:
-    """The tests inside a real ComfyUI; says plainly when there is none."""
+def run_tests(python: Path, folder: str, options: Sequence[str], env: dict[str, str]) -> str:
+    """pytest on a folder: OK, FAILED, or why no test ran."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        command = (python, "-m", "pytest", folder, f"--junitxml={report}", *options)
+        code = call(*command, env={**env, **ONE_THREAD})
+        if code not in (0, PYTEST_FOUND_NONE):
+            return FAILED
+        suites = ElementTree.parse(report).iter("testsuite") if report.is_file() else []
+        ran = sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+        return OK if ran else "none was found, or all were skipped"
+
+
+def host_suites(options: Sequence[str]) -> dict[str, str]:
+    """The tests inside a real ComfyUI and a browser: OK, FAILED, or why no test ran."""
     comfyui = find_comfyui()
-    suites = [name for name in ("tests/nodes", "tests/e2e") if (ROOT / name).is_dir()]
     if comfyui is None:
-        print(
-            "HOST SUITE NOT RUN: no ComfyUI found. Set COMFYUI_PATH to a checkout, or run: python3 dev.py comfyui",
-            flush=True,
-        )
-        return 0
-    if not suites:
-        print("HOST SUITE NOT RUN: this checkout has no host tests.", flush=True)
-        return 0
+        return dict.fromkeys(HOST_SUITES, "no ComfyUI found: set COMFYUI_PATH, or run python3 dev.py comfyui")
     python = comfyui_python(comfyui)
-    return call(python, "-m", "pytest", *suites, env={"COMFYUI_PATH": str(comfyui), **ONE_THREAD})
+    env = {"COMFYUI_PATH": str(comfyui)}
+    return {name: run_tests(python, folder, options, env) for name, folder in HOST_SUITES.items()}
 
 
 def command_test(arguments: argparse.Namespace) -> int:
-    """Lint, types and tests; with --host also inside ComfyUI."""
+    """Lint, types and tests; with --host also inside ComfyUI. Further options are pytest's, for all tests."""
     python = core_python()
     linted = [name for name in LINTED if (ROOT / name).exists()]
-    results = {
+    codes = {
         "ruff check": call(python, "-m", "ruff", "check", *linted),
         "ruff format": call(python, "-m", "ruff", "format", "--check", *linted),
         "mypy": call(python, "-m", "mypy"),
         "mypy of the nodes": check_pack_types(python),
-        "core tests": call(python, "-m", "pytest", "tests/core", *arguments.options, env=ONE_THREAD),
     }
+    tests = {"core tests": run_tests(python, "tests/core", arguments.options, {})}
     if arguments.host:
-        results["host tests"] = host_suite()
-    failed = [name for name, code in results.items() if code]
-    print(f"FAILED: {', '.join(failed)}" if failed else f"OK: {', '.join(results)}", flush=True)
-    return 1 if failed else 0
+        tests |= host_suites(arguments.options)
+    results = {**{name: FAILED if code else OK for name, code in codes.items()}, **tests}
+    verdict = FAILED if FAILED in results.values() else OK
+    print(f"{verdict}: {', '.join(name for name, result in results.items() if result == verdict)}")
+    for name, result in results.items():
+        if result not in (OK, FAILED):
+            print(f"NOT RUN: {name} ({result})", flush=True)
+    if verdict == OK and OK not in tests.values():
+        return PYTEST_FOUND_NONE
+    return int(verdict == FAILED)
 
 
 def main() -> int:
@@ -221,7 +238,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="make a 3D splat: [PROMPT] [any options of `generate`]", add_help=False)
-    test = commands.add_parser("test", help="lint, types and tests (further options go to pytest)")
+    test = commands.add_parser("test", help="lint, types and tests (further options go to pytest, as -k cameras)")
     test.add_argument("--host", action="store_true", help="also run the tests inside a real ComfyUI")
     test.set_defaults(run=command_test)
     comfyui = commands.add_parser("comfyui", help="prepare a ComfyUI for the pack and its tests")

@@ -13,7 +13,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from benchmarks import full_size
 from benchmarks.report import finish, single_threaded_processor_time, wait
-from dreamer_core.cli.generate import STARTER
+from dreamer_core.cli.generate import starter_checkpoint
 from dreamer_core.diffusion.moves import euler_step
 from dreamer_core.diffusion.predictor import Conditioning, NoisePredictor
 from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free
@@ -125,14 +124,10 @@ def full_size_sdxl(device: torch.device) -> tuple[Any, ViewPrompts]:
 
 
 def small_sdxl(model: str | None, device: torch.device) -> tuple[Any, ViewPrompts]:
-    """The named checkpoint, else the starter, else a tiny random SDXL."""
+    """The named checkpoint, else the starter."""
     from dreamer_core.diffusion.sdxl_diffusers import load_sdxl
-    from dreamer_core.diffusion.tiny_sdxl import save_tiny_sdxl
 
-    if model is None and (STARTER / "model_index.json").is_file():
-        model = str(STARTER)
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = load_sdxl(model or save_tiny_sdxl(Path(folder) / "tiny"), device=device)
+    teacher = load_sdxl(model or starter_checkpoint(), device=device)
     prompts = encode_prompts(teacher, PromptConfig("a red mug"))
     teacher.release_text_encoders()
     return teacher, prompts

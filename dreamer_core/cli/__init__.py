@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -27,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
-        prog="python -m dreamer_core",
+        prog="dreamer-xl" if Path(sys.argv[0]).stem == "dreamer-xl" else "python -m dreamer_core",
         description="Text to 3D Gaussian splats by Trajectory Score Matching (Dreamer XL).",
     )
     parser.add_argument("--version", action="version", version=f"dreamer_core {__version__}")

@@ -7,10 +7,10 @@ import json
 import math
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -30,8 +30,12 @@ from .run_folder import EXPORTS, RunFolder
 from .session import Session
 from .settings import GenerateConfig
 
-STARTER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
-"""The small SDXL that comes with the repository."""
+if TYPE_CHECKING:
+    from ..diffusion.sdxl_diffusers import DiffusersSDXL
+
+PACKAGE = Path(__file__).resolve().parents[1]
+STARTER_PLACES = (PACKAGE / "starter", PACKAGE.parent / "starter" / "checkpoint")
+"""Where the wheel and the repository keep the small SDXL that comes with them."""
 METHOD = "guidance.method"
 PROMPT_SHOWN = "an object"
 """Stands for the prompt where only settings are printed."""
@@ -195,6 +199,17 @@ def check_paths(args: argparse.Namespace) -> None:
     for option, path in given:
         if path is not None and not Path(path).expanduser().exists():
             raise InputError(option, "a file or folder that exists", path)
+    if args.model is None:
+        starter_checkpoint()
+
+
+def starter_checkpoint() -> Path:
+    """The folder of the built-in checkpoint. Errors: InputError where it was left out."""
+    for folder in STARTER_PLACES:
+        if (folder / "model_index.json").is_file():
+            return folder
+    got = "none, and the built-in starter checkpoint is missing"
+    raise InputError("--model", "an SDXL checkpoint (a diffusers folder or a .safetensors file)", got)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -274,34 +289,18 @@ def memory_plan(
     )
 
 
-def load_teacher(args: argparse.Namespace, device: torch.device):  # type: ignore[no-untyped-def]
-    """The SDXL that the options name, as a DiffusersSDXL. Errors: InputError."""
+def load_teacher(args: argparse.Namespace, device: torch.device) -> DiffusersSDXL:
+    """The SDXL that the options name. Errors: InputError."""
     from ..diffusion.sdxl_diffusers import load_sdxl
 
-    loras = [Lora.parse(text) for text in args.lora]
-    with tempfile.TemporaryDirectory(prefix="dreamer-xl-") as scratch:
-        model = args.model
-        if model is None:
-            model = STARTER if (STARTER / "model_index.json").is_file() else random_tiny_sdxl(Path(scratch))
-        print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
-        return load_sdxl(
-            model,
-            vae=args.vae,
-            loras=[(lora.path, lora.weight) for lora in loras],
-            tokenizer=args.tokenizer,
-            device=device,
-            unet_dtype=DTYPES[args.dtype],
-            vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
-        )
-
-
-def random_tiny_sdxl(folder: Path) -> Path:
-    """A tiny SDXL with random weights, for trying out the machinery; says so plainly."""
-    from ..diffusion.tiny_sdxl import save_tiny_sdxl
-
-    print(
-        "No checkpoint given and no starter checkpoint found: using a tiny SDXL with RANDOM weights. "
-        "It exercises every part of the program, but makes noise, not the object of the prompt.",
-        file=sys.stderr,
+    model = args.model or starter_checkpoint()
+    print(f"Loading {Path(model).name} ...", file=sys.stderr, flush=True)
+    return load_sdxl(
+        model,
+        vae=args.vae,
+        loras=[(lora.path, lora.weight) for lora in map(Lora.parse, args.lora)],
+        tokenizer=args.tokenizer,
+        device=device,
+        unet_dtype=DTYPES[args.dtype],
+        vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
     )
-    return save_tiny_sdxl(folder / "tiny-sdxl")

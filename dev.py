@@ -83,7 +83,7 @@ def core_python() -> Path:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this project."""
+    """The user's cache folder of this project, as platformdirs names it: nothing is installed yet when it is asked."""
     if os.name == "nt":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":

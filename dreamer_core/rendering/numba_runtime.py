@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,12 +25,15 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _user_folder() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _places(package: Path) -> Iterator[Path]:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen)
+        return
+    yield package / "__pycache__"
+    from platformdirs import user_cache_path  # here, so that an update without its new requirement still renders
+
+    yield user_cache_path("dreamer-xl", appauthor=False, opinion=False)
 
 
 def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
@@ -40,9 +43,7 @@ def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     command line does, so each name has its own folder: either would fail on the other's files.
     """
     leaf = f"numba-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    bases = [Path(chosen)] if chosen else [package / "__pycache__", _user_folder() / "dreamer-xl"]
-    for base in bases:
+    for base in _places(package):
         if _writable(base / leaf):
             return base / leaf
     return _own_temporary_folder() / leaf

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 import dev
@@ -114,3 +115,13 @@ def test_no_test_at_all_is_no_success(run):
         5,
         [f"OK: {CHECKS}", f"NOT RUN: core tests ({NONE})"],
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platformdirs' newer releases also read XDG_CACHE_HOME on macOS")
+@pytest.mark.parametrize("chosen", [False, True])
+def test_the_cache_folder_is_where_platformdirs_puts_it(tmp_path, monkeypatch, chosen):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if chosen:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert dev.cache_folder() == (tmp_path if chosen else Path.home() / ".cache") / "dreamer-xl"
+    assert dev.cache_folder() == platformdirs.user_cache_path("dreamer-xl", appauthor=False, opinion=False)

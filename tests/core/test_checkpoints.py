@@ -132,14 +132,41 @@ def test_a_header_whose_length_looks_like_a_pickle_is_still_read(tmp_path):
 def test_files_cut_short_say_how_much_is_there(tmp_path):
     path = write(tmp_path / "cut.safetensors", {"a": (1000,), "b": (2000,)})
     whole = path.stat().st_size
-    with path.open("r+b") as file:
-        file.truncate(whole - 500)
-    found = identify(path)
-    assert found.kind is Kind.BROKEN
-    assert f"{whole - 500:,} of {whole:,} bytes" in found.looks_like
-    with path.open("r+b") as file:
-        file.truncate(30)
-    assert "header" in identify(path).looks_like
+    for size in (whole - 1, whole - 500, 30, 8):
+        with path.open("r+b") as file:
+            file.truncate(size)
+        found = identify(path)
+        assert found.kind is Kind.BROKEN
+        assert f"cut short or damaged ({size:,} bytes" in found.looks_like
+    with pytest.raises(InputError, match="download it again"):
+        require(found, "--model", "an SDXL checkpoint", (Kind.SDXL,))
+
+
+DAMAGED = {
+    "bytes behind the end": {"data_offsets": [0, 3]},
+    "a hole before the tensor": {"data_offsets": [1, 5]},
+    "more numbers than bytes": {"shape": [5]},
+    "a shape that overflows": {"shape": [1 << 40, 1 << 40]},
+    "an unknown type": {"dtype": "X7"},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_headers_that_do_not_fit_their_file_are_refused(name, tmp_path):
+    """No loader takes such a file either; here it costs no reading of tensors."""
+    entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]} | DAMAGED[name]
+    raw = json.dumps({"a": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(4 + ("hole" in name)))
+    with pytest.raises(BrokenFileError, match="damaged"):
+        read_header(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "F64", "BOOL"])
+def test_types_that_numpy_lacks_are_read(dtype, tmp_path):
+    size = {"BF16": 2, "F64": 8}.get(dtype, 1)
+    raw = json.dumps({"a": {"dtype": dtype, "shape": [2, 3], "data_offsets": [0, 6 * size]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(6 * size))
+    assert read_header(tmp_path / "a.safetensors").shapes == {"a": (2, 3)}
 
 
 def test_a_missing_path_and_an_empty_folder(tmp_path):

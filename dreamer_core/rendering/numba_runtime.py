@@ -6,10 +6,9 @@ import hashlib
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-from platformdirs import user_cache_path
 
 KERNELS = threading.RLock()
 """Held while kernels run: numba's `workqueue` threading layer aborts the process on concurrent use."""
@@ -26,6 +25,17 @@ def _writable(folder: Path) -> bool:
         return False
 
 
+def _places(package: Path) -> Iterator[Path]:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen)
+        return
+    yield package / "__pycache__"
+    from platformdirs import user_cache_path  # here, so that an update without its new requirement still renders
+
+    yield user_cache_path("dreamer-xl", appauthor=False, opinion=False)
+
+
 def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     """Where compiled kernels are kept: NUMBA_CACHE_DIR, beside the source, or the user's cache if that is read-only.
 
@@ -33,10 +43,7 @@ def cache_folder(package: Path = _PACKAGE, name: str = __name__) -> Path:
     command line does, so each name has its own folder: either would fail on the other's files.
     """
     leaf = f"numba-{hashlib.sha1(name.encode()).hexdigest()[:8]}"
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    user = user_cache_path("dreamer-xl", appauthor=False, opinion=False)
-    bases = [Path(chosen)] if chosen else [package / "__pycache__", user]
-    for base in bases:
+    for base in _places(package):
         if _writable(base / leaf):
             return base / leaf
     return _own_temporary_folder() / leaf

@@ -133,7 +133,7 @@ class Setting:
         """Errors: InputError where `value` is not what is declared."""
         if isinstance(self.knob, Choice):
             if not isinstance(value, self.knob.of):
-                raise InputError(label, f"one of {', '.join(self.options)}", value)
+                raise InputError(label, f"an object of {', '.join(v.__name__ for v in self.knob.of)}", repr(value))
         elif self.options:
             if value not in self.options:
                 raise InputError(label, f"one of {', '.join(self.options)}", value)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -134,22 +133,23 @@ class Setting:
         """Errors: InputError where `value` is not what is declared."""
         if isinstance(self.knob, Choice):
             if not isinstance(value, self.knob.of):
-                raise InputError(label, f"one of {', '.join(self.options)}", value)
+                raise InputError(label, f"an object of {', '.join(v.__name__ for v in self.knob.of)}", repr(value))
         elif self.options:
             if value not in self.options:
                 raise InputError(label, f"one of {', '.join(self.options)}", value)
         elif self.number is not None and not (value is None and self.is_optional):
-            values: tuple[Any, ...] = value if self.is_pair else (value,)
-            if not all(self._fits(v) for v in values):
+            given = (value if isinstance(value, tuple) else ()) if self.is_pair else (value,)
+            if len(given) != 1 + self.is_pair or not all(self._fits(v) for v in given):
                 raise InputError(label, self.expected(), value)
-            if self.is_pair and self.knob.ordered and values[0] > values[1]:
+            if self.is_pair and self.knob.ordered and given[0] > given[1]:
                 raise InputError(label, "the lower value first", value)
 
-    def _fits(self, value: float) -> bool:
+    def _fits(self, value: object) -> bool:
         low, high = self.knob.low, self.knob.high
         if low is None or high is None:
             raise TypeError(f"{self.name}: a number must declare its bounds")
-        return math.isfinite(value) and low <= value <= high
+        numbers = int if self.number is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and low <= value <= high
 
     def expected(self) -> str:
         """What it takes, in words."""

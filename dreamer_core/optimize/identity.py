@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from ..settings import Settings, nested
@@ -17,7 +18,10 @@ RESULTS = 2
 
 
 def plain(value: Any) -> Any:
-    """Settings, dataclasses, paths and tuples as plain JSON values."""
+    """Settings, dataclasses, paths and tuples as plain JSON values.
+
+    Errors: TypeError for anything else, whose text might differ between processes or be the same for different things.
+    """
     if isinstance(value, Settings):
         return plain(nested(value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -26,7 +30,11 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        raise TypeError(f"a {type(value).__name__} cannot be part of a run's identity: {str(value)[:80]}")
+    return value
 
 
 @dataclass(frozen=True)

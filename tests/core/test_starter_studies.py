@@ -1,14 +1,13 @@
 """What the starter's studies rest on: equal budgets, the rough cloud, results that survive an interruption."""
 
 import json
-from dataclasses import replace
-
 import pytest
 import torch
 
 from dreamer_core.errors import InputError
 from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.randomness import step_generator
+from dreamer_core.settings import changed
 from starter import evaluate_3d
 from starter.evaluate_3d import name_of, rough_cloud, run, table
 from starter.shapes import KINDS
@@ -84,7 +83,7 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate_3d, "_job", fake)
     monkeypatch.setattr(evaluate_3d, "ProcessPoolExecutor", _Inline)
-    sds = replace(STARTER, guidance=replace(STARTER.guidance, method="sds"))
+    sds = changed(STARTER, {"guidance.method": "sds"})
     variants = [Variant("tsm", STARTER), Variant("sds", sds)]
     chair, duck = Subject("chair", "green"), Subject("duck", "yellow")
     run(variants, [(chair, 0)], 800, tmp_path, tmp_path, 1)

@@ -193,12 +193,12 @@ class OrbitConfig(Settings):
     azimuth: Annotated[
         Pair,
         Knob(
-            "Degrees; 0 is the front, 90 is +X.",
+            "Lowest azimuth in degrees; 0 is the front, 90 is +X.",
             -180.0,
             180.0,
             1.0,
             advanced=True,
-            second_tip="Degrees; -180 to 180 is all around.",
+            second_tip="Highest azimuth in degrees; -180 to 180 is all around.",
         ),
     ] = (-180.0, 180.0)
     concentration: Annotated[
@@ -207,10 +207,19 @@ class OrbitConfig(Settings):
     """Exponent g of `mid + sign * U^g * half`."""
     progress_every: Annotated[
         int,
-        Knob("Steps after which the cameras come nearer and the view narrows. 0: never.", 0, 100_000, 1, advanced=True),
+        Knob(
+            "Every so many steps the cameras come nearer and the view narrows. 0: never.", 0, 100_000, 1, advanced=True
+        ),
     ] = 500
     radius_factor: Annotated[
-        float, Knob("Factor of the radii at every progress. 0.9 to 1; 1: none.", 0.1, 1.0, 0.01, advanced=True)
+        float,
+        Knob(
+            "Factor on the radii whenever the cameras come nearer. 0.9 to 1; 1: no change.",
+            0.1,
+            1.0,
+            0.01,
+            advanced=True,
+        ),
     ] = 0.95
     final_radius: Annotated[
         Pair,
@@ -224,7 +233,8 @@ class OrbitConfig(Settings):
         ),
     ] = (3.5, 5.0)
     fov_factor: Annotated[
-        float, Knob("Factor of fov_min at every progress. 0.7 to 1; 1: none.", 0.1, 1.0, 0.01, advanced=True)
+        float,
+        Knob("Factor on fov_min whenever the view narrows. 0.7 to 1; 1: no change.", 0.1, 1.0, 0.01, advanced=True),
     ] = 0.75
     final_fov_min: Annotated[float, Knob("fov_min ends here, in degrees. 5 to 20.", 1.0, 150.0, 0.1, advanced=True)] = (
         math.degrees(0.16)
@@ -241,7 +251,7 @@ class OrbitConfig(Settings):
     azimuth_factor: Annotated[
         float,
         Knob(
-            "Factor of the azimuths at every progress; more is seen as a shape grows. 1: none.",
+            "Factor on the azimuths whenever the cameras come nearer: more and more is seen. 1 to 2; 1: no change.",
             1.0,
             10.0,
             0.1,
@@ -251,7 +261,7 @@ class OrbitConfig(Settings):
     fov_pool: Annotated[
         int,
         Knob(
-            "So many steps in a row share one field of view. 0: fov_pool_views counts.",
+            "Number of successive steps that share one field of view. 0: fov_pool_views decides.",
             0,
             100_000,
             1,
@@ -262,7 +272,7 @@ class OrbitConfig(Settings):
     fov_pool_views: Annotated[
         int,
         Knob(
-            "So many views in a row share one field of view. 0: every view draws its own. Published: 10.",
+            "Number of successive views that share one field of view. 0: every view has its own. Published: 10.",
             0,
             100_000,
             1,
@@ -273,12 +283,12 @@ class OrbitConfig(Settings):
     final_azimuth: Annotated[
         Pair,
         Knob(
-            "Degrees; azimuth_min ends here.",
+            "azimuth_min ends here, in degrees.",
             -180.0,
             180.0,
             1.0,
             advanced=True,
-            second_tip="Degrees; azimuth_max ends here.",
+            second_tip="azimuth_max ends here, in degrees.",
         ),
     ] = (-180.0, 180.0)
 

@@ -38,7 +38,7 @@ class PromptConfig(Settings):
     ] = "a red mug"
     negative: Annotated[
         str,
-        Knob("What to steer away from, e.g. 'blurry, low quality'.", flag=True),
+        Knob("What to avoid, e.g. 'blurry, low quality'.", flag=True),
     ] = ""
     """The unconditional side of classifier-free guidance."""
     front: Annotated[
@@ -77,8 +77,8 @@ class PromptConfig(Settings):
     perp_neg: Annotated[
         bool,
         Knob(
-            "Also steer away from the other directions (Perp-Neg, 2304.04968), against several faces. Up to two more "
-            "network evaluations per view.",
+            "Also avoids the other directions (Perp-Neg, 2304.04968), against several faces. Up to two more network "
+            "evaluations per view.",
             label="avoid other sides",
             advanced=True,
             flag=True,
@@ -91,7 +91,7 @@ class PromptConfig(Settings):
     perp_neg_front_decay: Annotated[
         float,
         Knob(
-            "Of the front (unitless). Larger: avoided less as it comes into view. Published: 2. 1 to 5.",
+            "How fast the front stops being avoided as it comes into view (unitless). Published: 2. 1 to 5.",
             0.0,
             100.0,
             0.1,
@@ -102,7 +102,7 @@ class PromptConfig(Settings):
     perp_neg_side_decay: Annotated[
         float,
         Knob(
-            "Of the sides (unitless). Larger: avoided less as they come into view. Published: 10. 5 to 20.",
+            "How fast the sides stop being avoided as they come into view (unitless). Published: 10. 5 to 20.",
             0.0,
             100.0,
             0.1,
@@ -113,7 +113,9 @@ class PromptConfig(Settings):
     artefacts: Annotated[
         str,
         Knob(
-            "For the method sds_bridge: what to get away from, e.g. 'oversaturated, blurry'.", advanced=True, flag=True
+            "For the method sds_bridge: faults to move away from, e.g. 'oversaturated, blurry'.",
+            advanced=True,
+            flag=True,
         ),
     ] = ""
     """Appended to the prompt as the source of SDS-Bridge."""

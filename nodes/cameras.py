@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from ..dreamer_core.cameras import CAMERA_PRESETS
 from ..dreamer_core.settings import Setting
 from .sockets import CATEGORY, DreamerCameras, errors_named
-from .widgets import ordered, overrides, preset_widgets, settings_of
+from .widgets import ANGLES, LEFT_ALONE, UNTOUCHED, ordered, overrides, preset_widgets, refusal, settings_of, usable
 
-ANGLES = ("custom", *CAMERA_PRESETS)
+CUSTOM = "custom"
 BEFORE_ANGLES = (
     "cameras.radius", "cameras.fov", "cameras.elevation", "cameras.azimuth", "cameras.concentration",
     "background.white", "background.black", "cameras.progress_every", "cameras.radius_factor", "cameras.final_radius",
@@ -32,20 +32,19 @@ class DreamerXLCameras(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         settings = _settings()
         angles = io.Combo.Input(
-            "angles",
-            options=list(ANGLES),
-            default="custom",
+            ANGLES,
+            options=[CUSTOM, *CAMERA_PRESETS],
+            default=CUSTOM,
             optional=True,
-            tooltip="custom: elevation and azimuth as set here, or the preset's. The others set both, in degrees. "
-            "object: all around, from a little below to 45 above. head: the front, growing to all around. full: also "
-            "from far below and above.",
+            tooltip="custom: elevation and azimuth as set here, or the preset's. The others replace both, and "
+            "azimuth_factor. object: all around, from 15 degrees below to 45 above. head: the front, growing to all "
+            "around. full: all around, also from far below and above.",
         )
         return io.Schema(
             node_id="DreamerXLCameras",
             display_name="Dreamer XL Cameras",
             category=CATEGORY,
-            description="The cameras that each step draws, and what stands behind the object. What nobody touches is "
-            "the preset's.",
+            description=f"The cameras that each step draws, and what stands behind the object. {LEFT_ALONE}",
             search_aliases=["orbit", "camera distribution", "viewpoints", "random background"],
             inputs=[
                 *preset_widgets(settings[: len(BEFORE_ANGLES)]),
@@ -56,7 +55,27 @@ class DreamerXLCameras(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, angles: str = "custom", **values: Any) -> io.NodeOutput:
+    def validate_inputs(
+        cls,
+        radius_min: float | None = UNTOUCHED,
+        radius_max: float | None = UNTOUCHED,
+        fov_min: float | None = UNTOUCHED,
+        fov_max: float | None = UNTOUCHED,
+        elevation_min: float | None = UNTOUCHED,
+        elevation_max: float | None = UNTOUCHED,
+        azimuth_min: float | None = UNTOUCHED,
+        azimuth_max: float | None = UNTOUCHED,
+        final_radius_min: float | None = UNTOUCHED,
+        final_radius_max: float | None = UNTOUCHED,
+        final_azimuth_min: float | None = UNTOUCHED,
+        final_azimuth_max: float | None = UNTOUCHED,
+        white: float | None = UNTOUCHED,
+        black: float | None = UNTOUCHED,
+    ) -> bool | str:
+        return refusal(_settings(), {name: value for name, value in locals().items() if name != "cls"})
+
+    @classmethod
+    def execute(cls, angles: str = CUSTOM, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Cameras"):
             given = overrides(_settings(), values)
-            return io.NodeOutput(given if angles == "custom" else {**given, "angles": angles})
+            return io.NodeOutput(usable(given if angles == CUSTOM else {**given, ANGLES: angles}))

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .sockets import CATEGORY, DreamerDensity, errors_named
-from .widgets import OFF, ON, PRESET, one_of, overrides, preset_widgets, settings_of
+from .widgets import LEFT_ALONE, OFF, ON, PRESET, one_of, overrides, preset_widgets, settings_of, usable
 
 
 class DreamerXLDensityControl(io.ComfyNode):
@@ -19,7 +19,7 @@ class DreamerXLDensityControl(io.ComfyNode):
             node_id="DreamerXLDensityControl",
             display_name="Dreamer XL Density Control",
             category=CATEGORY,
-            description="When Gaussians are added and removed. What nobody touches is the preset's.",
+            description=f"When Gaussians are added and removed. {LEFT_ALONE}",
             search_aliases=["densify", "prune", "split", "clone", "adaptive density control", "max gaussians"],
             inputs=preset_widgets(settings_of("density")),
             outputs=[DreamerDensity.Output(display_name="density", tooltip="For Dreamer XL Optimize.")],
@@ -33,4 +33,4 @@ class DreamerXLDensityControl(io.ComfyNode):
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Density Control"):
-            return io.NodeOutput(overrides(settings_of("density"), values))
+            return io.NodeOutput(usable(overrides(settings_of("density"), values)))

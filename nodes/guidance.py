@@ -7,10 +7,28 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..dreamer_core.guidance import METHODS
+from ..dreamer_core.settings import Setting
 from .sockets import CATEGORY, DreamerClip, DreamerGuidance, chosen, errors_named
-from .widgets import PRESET, overrides, preset_widgets, settings_of, variant_settings
+from .widgets import (
+    LEFT_ALONE,
+    PRESET,
+    UNTOUCHED,
+    overrides,
+    preset_widgets,
+    refusal,
+    settings_of,
+    usable,
+    variant_settings,
+    variant_widgets,
+)
 
 METHOD_NAMES = (PRESET, *(method.name for method in METHODS))
+
+
+def _settings() -> tuple[Setting, list[Setting]]:
+    """The method, and the settings that all methods share."""
+    choice, *others = sorted(settings_of("guidance"), key=lambda s: s.field != "method")
+    return choice, others
 
 
 class DreamerXLTSMGuidance(io.ComfyNode):
@@ -18,14 +36,15 @@ class DreamerXLTSMGuidance(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        methods = {m.name: preset_widgets(variant_settings(m), "guidance") for m in METHODS}
+        choice, others = _settings()
+        methods = {m.name: variant_widgets(choice, m) for m in METHODS}
         about = " ".join(f"{m.name}: {m.summary()}." for m in METHODS)
         return io.Schema(
             node_id="DreamerXLTSMGuidance",
             display_name="Dreamer XL Guidance",
             category=CATEGORY,
-            description="The score distillation method: Trajectory Score Matching, and its neighbours on the same "
-            "footing. What nobody touches is the preset's.",
+            description="The score distillation method (Trajectory Score Matching or a related one) and the timesteps. "
+            f"{LEFT_ALONE}",
             search_aliases=["score distillation", *METHOD_NAMES[1:], "sds bridge", "cfg"],
             inputs=[
                 io.DynamicCombo.Input(
@@ -34,29 +53,37 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                         io.DynamicCombo.Option(PRESET, []),
                         *(io.DynamicCombo.Option(name, inputs) for name, inputs in methods.items()),
                     ],
-                    tooltip=f"preset: the preset's. {about}",
+                    tooltip=f"preset: the preset's method. {about}",
                 ),
-                *preset_widgets(s for s in settings_of("guidance") if s.field != "method"),
+                *preset_widgets(others),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
         )
 
     @classmethod
-    def validate_inputs(cls, method: dict | None = None) -> bool | str:
+    def validate_inputs(
+        cls,
+        t_min: float | None = UNTOUCHED,
+        t_max: float | None = UNTOUCHED,
+        delta: float | None = UNTOUCHED,
+        delta_widening: float | None = UNTOUCHED,
+        method: dict | None = None,
+    ) -> bool | str:
         if method is None:
             return f"method: expected one of {', '.join(METHOD_NAMES)}, got an unknown choice"
-        return True
+        together = {"t_min": t_min, "t_max": t_max, "delta": delta, "delta_widening": delta_widening}
+        return refusal(settings_of("guidance"), together)
 
     @classmethod
     def execute(cls, method: dict | None = None, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Guidance"):
             inner = chosen(method, "method", METHOD_NAMES)
-            given = overrides((s for s in settings_of("guidance") if s.field != "method"), values)
+            given = overrides(_settings()[1], values)
             for variant in METHODS:
                 if variant.name == inner["method"]:
                     own = overrides(variant_settings(variant), inner, "guidance")
                     given = {"guidance.method": variant.name, **own, **given}
-            return io.NodeOutput(given)
+            return io.NodeOutput(usable(given))
 
 
 class DreamerXLGradientClip(io.ComfyNode):
@@ -75,14 +102,14 @@ class DreamerXLGradientClip(io.ComfyNode):
             node_id="DreamerXLGradientClip",
             display_name="Dreamer XL Gradient Clip",
             category=CATEGORY,
-            description="Limits the gradient of every rendered pixel, which keeps single pixels from taking over. What "
-            "nobody touches is the preset's.",
+            description="Limits the gradient of every rendered pixel, so that no single pixel takes over. "
+            f"{LEFT_ALONE}",
             search_aliases=["pgc", "pixel gradient clipping", "gradient clipping", "oversaturation"],
             inputs=[
                 io.DynamicCombo.Input(
                     "mode",
                     options=[io.DynamicCombo.Option(name, inputs) for name, inputs in options.items()],
-                    tooltip=f"preset: the preset's. {mode.knob.tip}",
+                    tooltip=f"preset: the preset's mode. {mode.knob.tip}",
                 ),
                 *preset_widgets(settings.values()),
             ],
@@ -97,11 +124,11 @@ class DreamerXLGradientClip(io.ComfyNode):
         return True
 
     @classmethod
-    def _mode(cls):  # type: ignore[no-untyped-def]
+    def _mode(cls) -> Setting:
         return next(s for s in settings_of("clip") if s.field == "mode")
 
     @classmethod
     def execute(cls, mode: dict | None = None, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Gradient Clip"):
             inner = chosen(mode, "mode", (PRESET, *cls._mode().options))
-            return io.NodeOutput(overrides(settings_of("clip"), {**inner, **values}))
+            return io.NodeOutput(usable(overrides(settings_of("clip"), {**inner, **values})))

@@ -10,14 +10,14 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core import __version__
-from ..dreamer_core.cameras import turntable, with_angles
+from ..dreamer_core.cameras import turntable
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import resolve_backend
-from ..dreamer_core.settings import Setting, changed
+from ..dreamer_core.settings import Setting
 from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
 from .host.identity import Key, add_model, add_vae
@@ -39,7 +39,7 @@ from .sockets import (
     errors_named,
     validated,
 )
-from .widgets import PRESET, Overrides, one_of, overrides, preset_widgets, settings_of
+from .widgets import PRESET, Overrides, applied, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
 RENDERERS = ("auto", "gsplat", "numba", "torch")
@@ -62,14 +62,8 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
     """The preset with what was touched, and that alone. Errors: InputError."""
     if preset not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", preset)
-    touched = {name: value for one in given if one is not None for name, value in one.items()}
-    angles = touched.pop("angles", None)
     # Fewer or more steps keep the preset's schedule, so that a run can be extended.
-    config = changed(PRESETS[preset].config, touched)
-    if angles is None:
-        return config
-    own_progress = "cameras.progress_every" in touched
-    return replace(config, cameras=with_angles(config.cameras, angles, 0 if own_progress else config.schedule_steps))
+    return applied(PRESETS[preset].config, *given)
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
@@ -176,7 +170,7 @@ class DreamerXLOptimize(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="official",
-                    tooltip="Everything that is not set here. "
+                    tooltip="Gives every value that is not set here. "
                     + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
                 ),
                 *(placed[name] for name in NUMBERS),

@@ -85,7 +85,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
             search_aliases=["conditioning to 3d", "directional conditioning", "view dependent conditioning"],
             inputs=[
                 view("front", "Seen from the front (azimuth 0 degrees).", optional=False),
-                view("negative", "What to steer away from; an empty prompt is a good start.", optional=False),
+                view("negative", "What to avoid; an empty prompt is a good start.", optional=False),
                 view("side", "Seen from the sides (azimuth 90 and -90 degrees). Not wired: as front."),
                 view("back", "Seen from behind (azimuth 180 degrees). Not wired: as side."),
                 view("overhead", "Seen from above. Not wired: nothing special happens above."),

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .sockets import CATEGORY, DreamerRegularizers, errors_named
-from .widgets import overrides, preset_widgets, settings_of
+from .widgets import LEFT_ALONE, overrides, preset_widgets, settings_of, usable
 
 
 class DreamerXLRegularizers(io.ComfyNode):
@@ -19,8 +19,7 @@ class DreamerXLRegularizers(io.ComfyNode):
             node_id="DreamerXLRegularizers",
             display_name="Dreamer XL Regularizers",
             category=CATEGORY,
-            description="Keeps the object smooth and its Gaussians small, apart from what the prompt asks for. What "
-            "nobody touches is the preset's.",
+            description=f"Keeps the object smooth and its Gaussians small, whatever the prompt asks for. {LEFT_ALONE}",
             search_aliases=["total variation", "smoothness", "noise", "needles", "spiky splat", "regularisation"],
             inputs=preset_widgets(settings_of("regularizers")),
             outputs=[DreamerRegularizers.Output(display_name="regularizers", tooltip="For Dreamer XL Optimize.")],
@@ -29,4 +28,4 @@ class DreamerXLRegularizers(io.ComfyNode):
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Regularizers"):
-            return io.NodeOutput(overrides(settings_of("regularizers"), values))
+            return io.NodeOutput(usable(overrides(settings_of("regularizers"), values)))

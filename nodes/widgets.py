@@ -6,17 +6,27 @@ so that whatever preset the optimiser runs with stays as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..dreamer_core.cameras import with_angles
+from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
-from ..dreamer_core.settings import Setting, declared_settings, own_settings, values
+from ..dreamer_core.settings import Setting, changed, declared_settings, own_settings, values
 
 PRESET = "preset"
 ON, OFF = "on", "off"
+LEFT_ALONE = "Values that you do not change stay the preset's."
+"""What the description of a settings node ends with."""
+ANGLES = "angles"
+"""Among overrides: the name of a camera preset, which is no setting."""
+UNTOUCHED = -math.inf
+"""Below the bounds of every number."""
 Overrides = Mapping[str, Any]
 """Values by the dotted names of their settings: what a settings node hands to the optimiser."""
 
@@ -55,18 +65,19 @@ def is_touched(setting: Setting, value: Any) -> bool:
 
 
 @cache
-def _by_preset() -> dict[str, dict[str, Any]]:
-    return {name: dict(values(preset.config)) for name, preset in PRESETS.items()}
+def _by_preset(choice: str = "", variant: str = "") -> dict[str, dict[str, Any]]:
+    """The settings of every preset by name; where a choice is named, with this variant chosen."""
+    given = {choice: variant} if choice else {}
+    return {name: dict(values(changed(preset.config, given))) for name, preset in PRESETS.items()}
 
 
-def preset_values(name: str, end: int | None = None) -> str:
+def preset_values(name: str, end: int | None = None, choice: str = "", variant: str = "") -> str:
     """What the presets say of a setting, for its tooltip: what most say, then the others by name."""
     found: dict[str, list[str]] = {}
-    for preset, made in _by_preset().items():
-        if name in made:
-            value = made[name]
-            found.setdefault(shown(value if end is None else value[end]), []).append(preset)
-    most, *others = sorted(found, key=lambda value: -len(found[value])) or [""]
+    for preset, made in _by_preset(choice, variant).items():
+        value = made[name]
+        found.setdefault(shown(value if end is None else value[end]), []).append(preset)
+    most, *others = sorted(found, key=lambda value: -len(found[value]))
     return "; ".join([most, *(f"{', '.join(found[value])} {value}" for value in others)])
 
 
@@ -76,28 +87,42 @@ def shown(value: Any) -> str:
         return "the method's own"
     if isinstance(value, bool):
         return ON if value else OFF
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}"
+    return f"{float(text):,.12f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def preset_widgets(settings: Iterable[Setting], path: str = "") -> list[io.Input]:
-    """Optional widgets that leave the preset's value until they are touched; `path` is that of a variant's group."""
+def preset_widgets(settings: Iterable[Setting]) -> list[io.Input]:
+    """Optional widgets that leave the preset's value until they are touched."""
+    return [
+        _preset_widget(s, end, f"the preset's ({preset_values(s.name, end if s.is_pair else None)})")
+        for s in settings
+        for end in range(len(ends(s)))
+    ]
+
+
+def variant_widgets(choice: Setting, variant: type) -> list[io.Input]:
+    """The same for the settings of one variant of a choice; where no preset has it, they leave its own values."""
+    whose = "the preset's" if any(v[choice.name] == variant.name for v in _by_preset().values()) else "the method's own"
     made = []
-    for setting in settings:
-        full = f"{path}.{setting.field}" if path else setting.name
-        for end, id in enumerate(ends(setting)):
-            tip = setting.knob.second_tip if end else setting.knob.tip
-            which = preset_values(full, end if setting.is_pair else None)
-            made.append(
-                _widget(setting, id, untouched(setting), f"{tip} {_left(setting)}{f' ({which})' if which else ''}.")
-            )
+    for s in variant_settings(variant):
+        for end in range(len(ends(s))):
+            full, which = f"{choice.path}.{s.field}", end if s.is_pair else None
+            which_values = preset_values(full, which, choice.name, variant.name)
+            made.append(_preset_widget(s, end, f"{whose} ({which_values})"))
     return made
 
 
-def _left(setting: Setting) -> str:
-    """How a widget is told to leave the preset's value."""
-    if setting.number is None or isinstance(setting.knob.unset, str):
-        return f"{untouched(setting)}: the preset's"
-    return f"Below {setting.knob.low:g}: the preset's"
+def _preset_widget(setting: Setting, end: int, left: str) -> io.Input:
+    """One widget; `left` says what an untouched one leaves."""
+    nothing = untouched(setting)
+    word = isinstance(nothing, str)
+    how = nothing if word else f"Below {shown(float(setting.knob.low or 0))}"
+    tip = setting.knob.second_tip if end else setting.knob.tip
+    return _widget(setting, ends(setting)[end], nothing, f"{tip} {how}: {left}.")
 
 
 def plain_widgets(settings: Iterable[Setting]) -> list[io.Input]:
@@ -142,6 +167,44 @@ def _meant(setting: Setting, value: Any) -> Any:
     if setting.kind is bool and not isinstance(value, bool):
         return {ON: True, OFF: False}.get(value, value)
     return setting.number(value) if setting.number is not None else value
+
+
+def applied(config: OptimizeConfig, *given: Overrides | None) -> OptimizeConfig:
+    """`config` with what was touched, and that alone. Errors: InputError."""
+    touched = {name: value for one in given if one is not None for name, value in one.items()}
+    angles = touched.pop(ANGLES, None)
+    made = changed(config, touched)
+    if angles is None:
+        return made
+    own_progress = "cameras.progress_every" in touched
+    cameras = with_angles(made.cameras, angles, 0 if own_progress else made.schedule_steps)
+    if "cameras.concentration" in touched:
+        cameras = replace(cameras, concentration=made.cameras.concentration)
+    return replace(made, cameras=cameras)
+
+
+def usable(given: Overrides) -> Overrides:
+    """`given`, unless no preset can take it. Errors: InputError."""
+    refused: list[InputError] = []
+    for preset in PRESETS.values():
+        try:
+            applied(preset.config, given)
+        except InputError as error:
+            refused.append(error)
+    if len(refused) == len(PRESETS):
+        raise refused[0]
+    return given
+
+
+def refusal(settings: Iterable[Setting], given: Mapping[str, Any]) -> bool | str:
+    """What a `validate_inputs` returns of widgets whose values must go together; linked ones are None."""
+    if any(value is None for value in given.values()):
+        return True
+    try:
+        usable(overrides(settings, given))
+    except InputError as error:
+        return str(error)
+    return True
 
 
 def plain_values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dreamer_core.optimize.presets import RELEASED_NEGATIVE
+
 from . import comfyui
 from .graph_format import NOTE, Column, Group, Info, Link, Node, Workflow
 
@@ -73,10 +75,10 @@ def images(link: Link, title: str) -> Node:
 def text_to_3d(name: str, about: str, checkpoint: str, words: str, count: int, preset: str) -> Workflow:
     """Loader, prompt, sphere, optimiser, preview, files."""
     model = loader(checkpoint)
-    said = prompt(model[1], words)
+    starter = checkpoint == STARTER
+    said = prompt(model[1], words, **({} if starter else {"negative": RELEASED_NEGATIVE}))
     start = initialize(count)
     made = optimizer(model[0], model[2], said[0], start[0], preset)
-    starter = checkpoint == STARTER
     return Workflow(
         name,
         [
@@ -144,8 +146,9 @@ def sdxl() -> Workflow:
 
 ## What it does
 
-Preset `official`: the released code's values, 2,500 steps of 4 views at 1024 x 1024. Change `preset` in *Optimize* to
-`paper` for the gamma that the paper's text names best, or to `fast` for a third of the steps at 768 x 768.
+Preset `official`: the released code's values, 2,500 steps of 4 views at 1024 x 1024; *Prompt* holds its negative
+prompt. Change `preset` in *Optimize* to `paper` for what the paper's text says otherwise (its `gamma`, above all), or
+to `fast` for a third of the steps at 768 x 768.
 
 It wants a GPU with 24 GB; with 12 GB open *text_to_3d_sdxl_low_vram*. A LoRA loader goes between *Loader* and
 *Prompt* / *Optimize*, see *lora_swap*.
@@ -248,7 +251,7 @@ def image_to_3d() -> Workflow:
     guidance = Node(
         "DreamerXLTSMGuidance",
         "Guidance",
-        {"method": "tsm", "method.gamma": 0.3, "t_min": 21, "t_max": 300, "warmup_steps": 0, "t_widening": 0},
+        {"method": "tsm", "method.gamma": 0.3, "t_max": 300, "warmup_steps": 0, "t_widening": 0},
     )
     made = optimizer(model[0], model[2], said[0], start[0], "fast", "Refine", steps=400, guidance=guidance[0])
     files = "\n".join(f"- `{name}` -> `{folder}`" for name, folder in TRIPOSPLAT.items())
@@ -292,10 +295,8 @@ def ism_against_tsm() -> Workflow:
     model = loader(STARTER)
     said = prompt(model[1], "a green tree")
     start = initialize(4000)
-    # The values of preset starter: a wired guidance replaces all of the preset's.
-    same = {"warmup_steps": 45, "offset_noise": 0.0, "flip": 0.0}
-    ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism", **same})
-    tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3, **same})
+    ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism"})
+    tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3})
     first = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with ISM", guidance=ism[0])
     second = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with TSM", guidance=tsm[0])
     left = Node("DreamerXLRender", "Render ISM", {"splat": first[0], "path": "turntable", "path.frames": 4})
@@ -313,9 +314,8 @@ and noise; only the reference differs:
 
 TSM costs one network evaluation more per step.
 
-With the built-in starter the two look much alike; choose your SDXL checkpoint in *Loader*, the preset `official` in
-both *Optimize* nodes and the published values in both guidance nodes (`warmup_steps` 750, `offset_noise` 0.1, `flip`
-0.5) to see the difference that the paper is about.
+With the built-in starter the two look much alike. To see the difference that the paper is about, choose your SDXL
+checkpoint in *Loader* and the preset `official` in both *Optimize* nodes.
 """
     return Workflow(
         "ism_against_tsm",

@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { translate } from "./earlier.mjs";
 import { HINTS, announce, attach, noteResult, showOutputs, startRun, stopAll, sweep, watchLoading, watchQueue } from "./viewer/nodes.mjs";
 
 const style = document.createElement("link");
@@ -22,6 +23,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.constructor.comfyClass in HINTS) attach(node);
+    if (node.constructor.comfyClass?.startsWith("DreamerXL")) translate(node);
   },
   afterConfigureGraph: sweep,
   onNodeOutputsUpdated: showOutputs,

@@ -20,12 +20,12 @@ class CleanupConfig(Settings):
 
     enabled: Annotated[
         bool,
-        Knob("Remove invisible Gaussians and floaters from the finished object.", label="clean up", advanced=True),
+        Knob("Removes invisible Gaussians and floaters from the finished object.", label="clean up", advanced=True),
     ] = True
     min_opacity: Annotated[
         float,
         Knob(
-            "Fainter ones go (opacity from 0 to 1). 0.005: invisible ones, 0.05: haze too, 0: none.",
+            "Removes Gaussians fainter than this (opacity, 0 to 1). 0.005: invisible ones; 0.05: haze too; 0: none.",
             0.0, 0.99, 0.005, label="faintest opacity",
         ),
     ] = 0.005  # fmt: skip
@@ -33,27 +33,27 @@ class CleanupConfig(Settings):
     floaters: Annotated[
         bool,
         Knob(
-            "Also remove groups of Gaussians that touch nothing else and show next to nothing.",
+            "Also removes groups of Gaussians that touch nothing else and show almost nothing.",
             label="remove floaters",
         ),
     ] = True
     floater_share: Annotated[
         float,
         Knob(
-            "A loose piece goes below this percentage of what the object shows. 0.1 careful, 2 bold.",
+            "Removes a loose piece below this percentage of what the object shows. 0.1 is careful, 2 is bold.",
             0.0, 99.0, 0.05, label="largest floater",
         ),
     ] = 0.1  # fmt: skip
     reach: Annotated[
         float,
         Knob(
-            "Two Gaussians touch when nearer than this times the sum of their radii. 2 to 4.",
+            "Two Gaussians touch where they are nearer than this times the sum of their radii. 2 to 4.",
             0.1, 100.0, 0.1, advanced=True,
         ),
     ] = 3.0  # fmt: skip
     neighbours: Annotated[
         int,
-        Knob("So many nearest neighbours of each Gaussian are looked at. 8 to 32.", 1, 256, 1, advanced=True),
+        Knob("Number of nearest neighbours of each Gaussian that are checked. 8 to 32.", 1, 256, 1, advanced=True),
     ] = 16
 
 

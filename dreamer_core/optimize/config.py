@@ -40,12 +40,14 @@ class Recipe(Settings):
     ] = 0.2
     scale_noise: Annotated[
         float,
-        Knob("Random change of sizes in every view, as a share. 0 to 0.2.", 0.0, 1.0, 0.01, advanced=True),
+        Knob(
+            "Random change of the Gaussians' sizes in every view, as a share. 0 to 0.2.", 0.0, 1.0, 0.01, advanced=True
+        ),
     ] = SCALE_NOISE
     schedule_steps: Annotated[
         int,
         Knob(
-            "Steps over which learning rates and timesteps run from first to last. As many as steps.",
+            "Steps over which learning rates and timesteps go from first to last. Usually as many as steps.",
             1, 1_000_000, 1, advanced=True, unset=0,
         ),
     ] = 2500  # fmt: skip
@@ -83,8 +85,8 @@ class OptimizeConfig(Recipe):
     memory: Annotated[
         MemoryMode,
         Knob(
-            "low: compute twice instead of keeping, slower. high: keep everything. Else what fits. The result is the "
-            "same.",
+            "low: computes twice instead of keeping, slower. high: keeps everything. Otherwise what fits. The result "
+            "is the same.",
             advanced=True, flag=True, unset="auto",
         ),
     ] = "auto"  # fmt: skip

@@ -26,7 +26,7 @@ class DensityConfig(Settings):
 
     group: ClassVar[str] = "density"
 
-    enabled: Annotated[bool, Knob("Off keeps the number of Gaussians as it is.")] = True
+    enabled: Annotated[bool, Knob("Whether Gaussians are added and removed. off: their number stays as it is.")] = True
     max_gaussians: Annotated[
         int, Knob("No growth beyond this many Gaussians. 100,000 to 1,000,000.", 4, 20_000_000, 1)
     ] = 1_000_000
@@ -45,23 +45,31 @@ class DensityConfig(Settings):
         ),
     ] = 7.5e-4  # fmt: skip
     split_scale: Annotated[
-        float, Knob("World units: larger split, smaller clone. 0.005 to 0.05.", 1e-5, 1e4, 1e-4, advanced=True)
+        float,
+        Knob(
+            "Larger Gaussians (world units) are split, smaller ones copied. 0.005 to 0.05.",
+            1e-5,
+            1e4,
+            1e-4,
+            advanced=True,
+        ),
     ] = 0.0105
     prune_opacity: Annotated[
-        float, Knob("Opacity (0 to 1) below which a Gaussian goes. 0.002 to 0.02.", 1e-4, 0.99, 0.001, advanced=True)
+        float,
+        Knob("Removes Gaussians fainter than this (opacity, 0 to 1). 0.002 to 0.02.", 1e-4, 0.99, 0.001, advanced=True),
     ] = 0.005
     prune_scale: Annotated[
         float,
         Knob(
-            "World units above which a Gaussian goes, after the first reset of the opacities, or after start where "
-            "nothing is reset. 0.2 to 1.",
+            "Removes Gaussians larger than this (world units), after the first reset of the opacities, or after start "
+            "where nothing is reset. 0.2 to 1.",
             1e-3, 1e4, 0.01, advanced=True,
         ),
     ] = 0.35  # fmt: skip
     reset_every: Annotated[
         int,
         Knob(
-            "Opacities fall to twice prune_opacity at steps that are multiples of this, before stop. 0: never.",
+            "Resets opacities to twice prune_opacity at steps that are multiples of this, before stop. 0: never.",
             0, 100_000, 1, advanced=True,
         ),
     ] = 300  # fmt: skip
@@ -74,7 +82,7 @@ class DensityConfig(Settings):
     ] = "default"
     noise: Annotated[
         float,
-        Knob("mcmc: how much positions are shaken (unitless). 1e5 to 1e6.", 0.0, 1e8, 1e4, advanced=True),
+        Knob("For mcmc: strength of the random moves (unitless). 100,000 to 1,000,000.", 0.0, 1e8, 1e4, advanced=True),
     ] = 5e5
     reference_resolution: Annotated[
         int,

@@ -101,8 +101,8 @@ STARTER = OptimizeConfig(
 
 PRESETS: dict[str, Preset] = {
     "official": Preset("the released code's values", OFFICIAL, 81_920, RELEASED_NEGATIVE),
-    "paper": Preset("the same with what the paper's text says otherwise", PAPER, 81_920, RELEASED_NEGATIVE),
+    "paper": Preset("the same, except where the paper's text says otherwise", PAPER, 81_920, RELEASED_NEGATIVE),
     "fast": Preset("a third of the steps at 768 pixels", FAST, 40_000, RELEASED_NEGATIVE),
     "low_vram": Preset("768 pixels and two views, for cards of 12 GB", LOW_VRAM, 40_000, RELEASED_NEGATIVE),
-    "starter": Preset("for the built-in checkpoint: a minute on two CPU cores", STARTER, 4_000),
+    "starter": Preset("for the built-in checkpoint, a minute on two CPU cores", STARTER, 4_000),
 }

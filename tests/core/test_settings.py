@@ -136,10 +136,19 @@ def test_a_method_made_anew_brings_its_defaults_and_a_chosen_one_keeps_its_value
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"guidance.method": "sds", "guidance.gamma": 0.3}, "guidance.gamma: expected a setting of sds, got one of tsm"),
+        (
+            {"guidance.method": "sds", "guidance.gamma": 0.3},
+            "guidance.gamma: expected a setting of sds, got one of tsm",
+        ),
         ({"guidance.csd_empty": 0.2}, "guidance.csd_empty: expected a setting of tsm, got one of csd"),
-        ({"guidance.sdi_steps": 5, "clip.mode": "off"}, "guidance.sdi_steps: expected a setting of tsm, got one of sdi"),
-        ({"guidance.method": "csd", "guidance.cfg": 2.0}, "guidance.cfg: expected a setting of csd, got one of asd, ism,"),
+        (
+            {"guidance.sdi_steps": 5, "clip.mode": "off"},
+            "guidance.sdi_steps: expected a setting of tsm, got one of sdi",
+        ),
+        (
+            {"guidance.method": "csd", "guidance.cfg": 2.0},
+            "guidance.cfg: expected a setting of csd, got one of asd, ism,",
+        ),
     ],
 )
 def test_a_setting_of_another_method_is_refused_by_name(given, message):

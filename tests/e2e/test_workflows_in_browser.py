@@ -52,6 +52,44 @@ def test_it_opens_whole_and_means_what_its_api_copy_says(page, comfy, name):
     assert ours(page.console()[earlier:]) == []
 
 
+OLD = FOLDER.parent / "tests" / "nodes" / "data" / "old_graphs"
+SAVED = json.loads((OLD / "editor.json").read_text(encoding="utf-8"))
+OLD_API = json.loads((OLD / "api.json").read_text(encoding="utf-8"))
+
+
+def in_todays_words(graph):
+    """An old API graph; the one switch that has become a choice of words was a Boolean."""
+    for data in graph.values():
+        if data["class_type"] == "DreamerXLDensityControl":
+            data["inputs"]["enabled"] = "on" if data["inputs"]["enabled"] else "off"
+    return graph
+
+
+@pytest.mark.parametrize("way", ["workflow", "api"])
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.usefixtures("classic")
+def test_a_workflow_of_an_earlier_version_means_what_it_meant(page, comfy, name, way):
+    """Its values stand by position; what today's nodes have more begins untouched."""
+    wanted = in_todays_words(json.loads(json.dumps(OLD_API[name])))
+    if way == "workflow":
+        output = page.run(OPEN, SAVED[name])["output"]
+    else:
+        page.load_api(OLD_API[name])
+        output = page.run("return (await app.graphToPrompt()).output;")
+    known = comfy.get("/object_info")
+    for number, data in wanted.items():
+        found, spec = output[number]["inputs"], known[data["class_type"]]["input"]
+        assert {k: found[k] for k in data["inputs"]} == data["inputs"]
+        new = {**spec.get("required", {}), **spec.get("optional", {})}
+        new = {k: v for k, v in new.items() if k in found and k not in data["inputs"]}
+        assert {k: found[k] for k in new} == {k: described[1]["default"] for k, described in new.items()}
+    shown = page.run(
+        "return app.rootGraph.nodes.filter(n => n.type === 'DreamerXLDensityControl')"
+        ".map(n => n.widgets.find(w => w.name === 'enabled').value);"
+    )
+    assert shown == [d["inputs"]["enabled"] for d in wanted.values() if d["class_type"] == "DreamerXLDensityControl"]
+
+
 SMALL = {
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},

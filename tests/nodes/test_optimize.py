@@ -25,7 +25,7 @@ def optimize(execute, scene, ours, tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    module, made = ours("nodes.optimize"), []
+    module, made = ours("dreamer_core.optimize.run"), []
     core = module.optimize
 
     def counting(*args):
@@ -102,37 +102,36 @@ def test_cancelled_state_is_on_disk(optimize, ours, monkeypatch, tmp_path):
     assert made == []
 
 
-def test_key_names_everything_but_the_number_of_steps(ours, scene):
-    module, optimize = ours("nodes.optimize"), ours("dreamer_core.optimize")
-    config = optimize.PRESETS["starter"]
+def test_a_name_says_everything_but_the_number_of_steps(ours, scene):
+    module, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
+    change = ours("dreamer_core.settings").changed
+    config = core.PRESETS["starter"].config
 
-    def key(cfg=config, backend="numba", **changes):
+    def name(cfg=config, backend="numba", **changes):
         inputs = {**scene, **changes}
-        return module.run_key(*(inputs[k] for k in ("model", "vae", "prompt", "splat")), cfg, backend)
+        found, note = module.run_name(*(inputs[k] for k in ("model", "vae", "prompt", "splat")), cfg.recipe, backend)
+        assert note == ""
+        return found
 
-    base = key()
-    assert key() == base
-    assert key(replace(config, steps=900)) == base
-    assert key(replace(config, recompute_encoder=True, memory="low")) == base
-    assert key(replace(config, cleanup=optimize.CleanupConfig(enabled=False))) == base
-    changed = {
-        key(replace(config, seed=1)),
-        key(replace(config, guidance=replace(config.guidance, cfg=8.0))),
-        key(backend="torch"),
-    }
+    base = name()
+    assert name() == base
+    for same_run in ({"steps": 900}, {"recompute_encoder": True, "memory": "low"}, {"cleanup.enabled": False}):
+        assert name(change(config, same_run)) == base
+    changed = {name(change(config, {"seed": 1})), name(change(config, {"guidance.cfg": 8.0})), name(backend="torch")}
     views = scene["prompt"].views
-    changed.add(key(prompt=replace(scene["prompt"], views=replace(views, front=views.back))))
-    changed.add(key(prompt=replace(scene["prompt"], sizes={"width": 512})))
+    changed.add(name(prompt=replace(scene["prompt"], views=replace(views, front=views.back))))
+    changed.add(name(prompt=replace(scene["prompt"], sizes={"width": 512})))
     model = scene["model"]
-    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
+    weight = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
     for delta, strength in ((1.0, 1.0), (1.0, 0.5), (2.0, 1.0)):
         patched = model.clone()
-        patched.add_patches({name: ("diff", (torch.full((128, 128), delta),))}, strength)
-        changed.add(key(model=patched))
+        patched.add_patches({weight: ("diff", (torch.full((128, 128), delta),))}, strength)
+        changed.add(name(model=patched))
     moved = ours("nodes.host.splat").pack(ours("nodes.host.splat").items(scene["splat"]))
     moved.positions[0, 0, 0] += 1e-3
-    changed.add(key(splat=moved))
+    changed.add(name(splat=moved))
     assert len(changed) == 9
+    assert None not in changed
     assert base not in changed
 
 
@@ -163,7 +162,7 @@ def test_store_is_bounded(ours, tmp_path, monkeypatch):
     store_module, optimize = ours("nodes.host.store"), ours("dreamer_core.optimize")
     monkeypatch.setattr(store_module, "MAX_STATES", 3)
     start = ours("dreamer_core.initializers").initial_shape("sphere", 10, torch.Generator())
-    rates = optimize.PRESETS["starter"].learning_rates
+    rates = optimize.PRESETS["starter"].config.learning_rates
     for i in range(5):
         state = optimize.OptimizationState.create(start, rates)
         state.step = i + 1
@@ -179,7 +178,7 @@ def test_store_is_bounded(ours, tmp_path, monkeypatch):
 
 def test_a_full_device_costs_no_saved_run(ours, tmp_path, monkeypatch):
     store_module, optimize = ours("nodes.host.store"), ours("dreamer_core.optimize")
-    rates = optimize.PRESETS["starter"].learning_rates
+    rates = optimize.PRESETS["starter"].config.learning_rates
     state = optimize.OptimizationState.create(
         ours("dreamer_core.initializers").initial_shape("sphere", 10, torch.Generator()), rates
     )
@@ -220,60 +219,21 @@ def test_progress_text_and_rate_of_previews(ours, monkeypatch):
     assert module.duration(3723) == "1:02:03"
 
 
-def test_presets_supply_what_is_not_wired(ours, execute):
-    build = ours("nodes.optimize").build_config
-    presets = ours("dreamer_core.optimize").PRESETS
-    nothing = {"steps": 0, "views": 0, "resolution": 0, "seed": 0}
-    assert build("fast", nothing, None, None, None, None) == presets["fast"]
-    guidance = execute("DreamerXLTSMGuidance", method={"method": "ism", "cfg": 9.0}).args[0]
-    found = build("fast", {**nothing, "steps": 9, "seed": 4}, guidance, None, None, None)
-    assert (found.steps, found.seed, found.views) == (9, 4, presets["fast"].views)
-    assert (found.guidance.method, found.guidance.cfg) == ("ism", 9.0)
-
-
-def test_inputs_of_optimize_win_over_the_preset(ours):
-    build, optimize = ours("nodes.optimize").build_config, ours("dreamer_core.optimize")
-    nothing = {"steps": 0, "views": 0, "resolution": 0, "seed": 0}
-
-    def built(preset, **more):
-        return build(preset, nothing, None, None, None, None, **more)
-
-    assert built("low_vram").memory == "low"
-    assert built("low_vram", memory="high").memory == "high"
-    assert built("official", shares={"depth_share": -1.0, "scale_noise": 0.0}).depth_share == 0.2
-    assert built("official", shares={"depth_share": 0.0, "scale_noise": 0.0}).scale_noise == 0.0
-    assert built("official", shares={"depth_share": 0.0}).depth_share == 0.0
-    assert [built(p, cleanup=c).cleanup.enabled for p, c in (("paper", "on"), ("fast", "off"))] == [True, False]
-    weights = optimize.RegularizerConfig(tv_rgb=3.0)
-    assert built("fast", regularizers=weights).regularizers == weights
-    for bad in ({"memory": "much"}, {"cleanup": "maybe"}, {"shares": {"depth_share": 1.5}}):
-        with pytest.raises(ValueError, match="expected"):
-            built("fast", **bad)
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ({"method": "csd", "csd_empty": 0.3}, {"csd_empty": 0.3}),
-        ({"method": "csd"}, {"csd_empty": 0.5, "cfg": 7.5}),
-        ({"method": "sdi"}, {"t_annealing": (999, 200), "sdi_steps": 10, "sdi_cfg": -7.5, "sdi_noise": 0.3}),
-        ({"method": "sdi", "t_first": 900, "t_last": 300, "sdi_steps": 4}, {"t_annealing": (900, 300), "sdi_steps": 4}),
-        ({"method": "asd", "cfg": 9.0, "asd_shift": 0.2}, {"cfg": 9.0, "asd_shift": 0.2}),
-        ({"method": "sds_bridge"}, {"cfg": 100.0}),
-        ({"method": "sds"}, {"cfg": 100.0}),
-    ],
-)
-def test_every_neighbour_has_its_parameters(execute, method, expected):
-    found = execute("DreamerXLTSMGuidance", method=method).args[0]
-    assert found.method == method["method"]
-    assert {name: getattr(found, name) for name in expected} == expected
-
-
 def test_cameras_by_subject(ours, execute):
-    head = execute("DreamerXLCameras", angles="head", radius_min=4.0).args[0].orbit
-    assert (head.azimuth, head.elevation, head.radius) == ((-80.0, 80.0), (0.0, 30.0), (4.0, 5.5))
+    build = ours("nodes.optimize").build_config
+
+    def cameras(preset, **values):
+        return build(preset, execute("DreamerXLCameras", **values).args[0]).cameras
+
+    head = cameras("official", angles="head", radius_min=4.0)
+    assert (head.azimuth, head.elevation, head.radius) == ((-80.0, 80.0), (0.0, 45.0), (4.0, 5.5))
+    assert head.concentration == 1.5
+    assert cameras("official", angles="head", concentration=1.0).concentration == 1.0
     assert head.azimuth_range(1000) == (-180.0, 180.0)
-    custom = execute("DreamerXLCameras", azimuth_min=-30.0, azimuth_max=30.0, fov_pool=500).args[0].orbit
+    still = cameras("starter", angles="head")  # 150 steps without a progress of their own
+    assert (still.progress_every, still.radius_factor, still.fov_factor) == (37, 1.0, 1.0)
+    assert cameras("starter", angles="head", progress_every=0).progress_every == 0
+    custom = cameras("official", azimuth_min=-30.0, azimuth_max=30.0, fov_pool=500)
     assert custom.azimuth_range(5000) == (-30.0, 30.0)
     assert custom.fov_pool == 500
 
@@ -306,7 +266,7 @@ def test_the_result_is_cleaned_and_the_stored_run_is_not(optimize, ours, monkeyp
     assert dirty.positions.shape[1] == 100
     assert said == []
     build, strict = node.build_config, ours("dreamer_core.optimize").CleanupConfig(min_opacity=0.0995, floaters=False)
-    monkeypatch.setattr(node, "build_config", lambda *args, **more: replace(build(*args, **more), cleanup=strict))
+    monkeypatch.setattr(node, "build_config", lambda *args: replace(build(*args), cleanup=strict))
     cleaned, made = optimize(2)
     assert made == []  # the same run
     count = cleaned.positions.shape[1]
@@ -324,7 +284,9 @@ def test_clean_up_of_a_batch(execute, ours):
     mixed = pack([shape(40, opacity=0.5)])
     mixed.opacities[0, :7] = 0.03
     assert execute("DreamerXLCleanup", splat=mixed, min_opacity=0.05).args[0].positions.shape[1] == 33
-    with pytest.raises(ValueError, match=r"Dreamer XL Clean Up: cleanup.min_opacity: expected an opacity"):
+    with pytest.raises(
+        ValueError, match=r"Dreamer XL Clean Up: cleanup.min_opacity: expected a number from 0 to 0.99, got 2.0"
+    ):
         execute("DreamerXLCleanup", splat=mixed, min_opacity=2.0)
 
 
@@ -338,35 +300,34 @@ def test_low_memory_gives_the_same_splat(optimize):
     torch.testing.assert_close(low.positions, plain.positions, atol=1e-3, rtol=1e-3)
 
 
-def test_config_nodes_default_to_the_published_values(ours, execute):
-    optimize, cameras = ours("dreamer_core.optimize"), ours("dreamer_core.cameras")
-    assert execute("DreamerXLTSMGuidance", method={"method": "tsm"}).args[0] == optimize.GuidanceConfig()
-    clip = execute("DreamerXLGradientClip", mode={"mode": "pixel"}).args[0]
-    assert clip == optimize.PRESETS["official"].clip
-    assert execute("DreamerXLDensityControl", enabled=True).args[0] == optimize.DensityConfig()
-    assert execute("DreamerXLRegularizers").args[0] == optimize.RegularizerConfig()
-    found = execute("DreamerXLCameras").args[0]
-    published = cameras.OrbitConfig()
-    assert found.background == optimize.BackgroundConfig()
-    assert found.orbit.fov == pytest.approx(published.fov, abs=1e-3)
-    assert found.orbit.fov_floor == pytest.approx(published.fov_floor, abs=1e-3)
-    assert replace(found.orbit, fov=published.fov, fov_floor=published.fov_floor) == published
-
-
 @pytest.mark.parametrize(
     ("node", "inputs", "message"),
     [
-        ("DreamerXLTSMGuidance", {}, "Dreamer XL Guidance: method: expected one of tsm, ism, sds"),
-        ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "t_min": 9, "t_max": 3}, "t_range: expected"),
-        ("DreamerXLGradientClip", {}, "Dreamer XL Gradient Clip: mode: expected one of pixel, norm, off"),
+        ("DreamerXLTSMGuidance", {}, "Dreamer XL Guidance: method: expected one of preset, tsm, ism, sds"),
+        ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "t_min": 9, "t_max": 3}, "guidance.t_min: expected at"),
+        ("DreamerXLTSMGuidance", {"method": {"method": "tsm", "gamma": 1.5}}, "guidance.gamma: expected a number from"),
+        ("DreamerXLGradientClip", {}, "Dreamer XL Gradient Clip: mode: expected one of preset, off, pixel, norm"),
+        ("DreamerXLDensityControl", {"every": 20_000}, "Dreamer XL Density Control: density.every: expected a whole"),
+        ("DreamerXLRegularizers", {"scale": 1e4}, "Dreamer XL Regularizers: regularizers.scale: expected a number"),
         ("DreamerXLInitialize", {}, "Dreamer XL Initialize: source: expected one of sphere"),
         ("DreamerXLInitialize", {"source": {"source": "file", "file": "../x.ply"}}, "file: expected a file in"),
-        ("DreamerXLCameras", {"radius_min": 9.0}, "Dreamer XL Cameras: cameras.radius: expected low <= high"),
+        ("DreamerXLCameras", {"radius_min": 9.0}, "Dreamer XL Cameras: cameras.radius: expected the lower value first"),
+        ("DreamerXLCameras", {"white": 0.8, "black": 0.8}, "background.white: expected at most 1 together with black"),
     ],
 )
 def test_messages_begin_with_the_node(execute, node, inputs, message):
+    """Values that no preset can take are refused by the node that holds them."""
     with pytest.raises(ValueError, match=message):
         execute(node, **inputs)
+
+
+def test_what_fits_one_preset_alone_is_refused_by_the_others(execute, ours):
+    """A radius of at most 4 is above the starter's nearest camera, and below the others'."""
+    near = execute("DreamerXLCameras", radius_max=4.0).args[0]
+    build, error = ours("nodes.optimize").build_config, ours("dreamer_core.errors").InputError
+    assert build("starter", near).cameras.radius == (3.4, 4.0)
+    with pytest.raises(error, match=r"cameras.radius: expected the lower value first, got \(5.2, 4.0\)"):
+        build("official", near)
 
 
 def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):

@@ -66,7 +66,7 @@ def test_schema(classes, node_id):
 @pytest.mark.parametrize(
     ("node_id", "given"),
     [
-        ("DreamerXLCameras", {"radius_min": None, "radius_max": 4.0}),
+        ("DreamerXLCameras", {"radius_min": 9.0, "radius_max": None}),
         ("DreamerXLCameras", {"fov_min": 40.0, "fov_max": None}),
         ("DreamerXLCameras", {"white": 1.0, "black": None}),
         ("DreamerXLPrompt", {"prompt": None, "overhead_from": 80.0, "overhead_to": None}),
@@ -79,6 +79,21 @@ def test_a_linked_value_is_not_taken_for_the_default(classes, node_id, given):
     assert node.validate_inputs(**given) is True
     unlinked = {name: value for name, value in given.items() if value is not None}
     assert node.validate_inputs(**unlinked) is not True  # beside the default it does not fit
+
+
+@pytest.mark.parametrize(
+    ("node_id", "given", "wrong"),
+    [
+        ("DreamerXLTSMGuidance", {"method": {"method": "preset"}, "t_min": 600, "t_max": 500}, "guidance.t_min"),
+        ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "delta": 9, "delta_widening": -9}, "delta_widening"),
+        ("DreamerXLCameras", {"radius_min": 6.0, "radius_max": 5.0}, "cameras.radius: expected the lower value first"),
+        ("DreamerXLCameras", {"elevation_max": 100.0}, "cameras.elevation: expected two numbers from -90 to 90"),
+        ("DreamerXLCameras", {"white": 0.8, "black": 0.8}, "background.white: expected at most 1"),
+        ("DreamerXLOptimize", {"resolution": 100}, "resolution: expected a multiple of 64"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_run(classes, node_id, given, wrong):
+    assert wrong in str(classes[node_id].validate_inputs(**given))
 
 
 def test_execute_stays_thin(classes):

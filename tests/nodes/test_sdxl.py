@@ -189,7 +189,7 @@ def test_gradient_equals_the_cores(ours, teacher, reference):
     Adam's first moment after one step is a tenth of it; its step itself is nearly the sign, rounding errors included.
     """
     optimize, prompts = ours("dreamer_core.optimize"), ours("dreamer_core.prompts")
-    config = replace(optimize.PRESETS["starter"], steps=1, resolution=64)
+    config = replace(optimize.PRESETS["starter"].config, steps=1, resolution=64)
     views = prompts.encode_prompts(reference, prompts.PromptConfig("a red mug"))
     ends = []
     for predictor in (teacher, reference):

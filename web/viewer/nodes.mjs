@@ -35,7 +35,7 @@ function pixelScale() {
  * @param {string} name
  * @param {Function} after
  */
-function chain(object, name, after) {
+export function chain(object, name, after) {
   const before = object[name];
   object[name] = function (...values) {
     const result = before?.apply(this, values);

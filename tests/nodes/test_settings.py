@@ -1,0 +1,227 @@
+"""Every declared setting in the nodes: one widget that says what its declaration says, and changes it alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+ELSEWHERE = {
+    "learning_rates.": "a file of settings or --set: six schedules are no widgets",
+    "recompute_encoder": "decided by the node from the memory that is free",
+    "cleanup.": "of a finished run, for the node Dreamer XL Clean Up; only `enabled` is Optimize's",
+}
+"""Settings without a widget that reaches the optimiser, and why; a name or the beginning of one."""
+INPUT_OF = {"cleanup.enabled": "cleanup", "guidance.method": "method", "clip.mode": "mode"}
+"""Inputs that are called otherwise than their field, or are a choice of their own."""
+NODES = {
+    "DreamerXLTSMGuidance": "guidance",
+    "DreamerXLGradientClip": "clip",
+    "DreamerXLCameras": "cameras",
+    "DreamerXLDensityControl": "density",
+    "DreamerXLRegularizers": "regularizers",
+    "DreamerXLOptimize": "",
+}
+"""The nodes that hold settings, and the input of Optimize that they go to."""
+
+
+@pytest.fixture(scope="module")
+def schemas(ours):
+    found = asyncio.run(ours("nodes.extension").DreamerXLExtension().get_node_list())
+    return {n.GET_SCHEMA().node_id: n.GET_SCHEMA() for n in found if n.GET_SCHEMA().node_id in NODES}
+
+
+@pytest.fixture(scope="module")
+def widgets(schemas):
+    """(node, choice, option, input) of every widget; those outside of a choice have empty words for the middle two."""
+    found = []
+    for node, schema in schemas.items():
+        for top in schema.inputs:
+            found.append((node, "", "", top))
+            for option in getattr(top, "options", None) or []:
+                found += [(node, top.id, option.key, inner) for inner in getattr(option, "inputs", [])]
+    return found
+
+
+@pytest.fixture(scope="module")
+def declared(ours):
+    config = ours("dreamer_core.optimize").OptimizeConfig
+    return [(s, end) for s in ours("dreamer_core.settings").declared_settings(config) for end in range(1 + s.is_pair)]
+
+
+def named(setting, end):
+    """The dotted name of a setting, or of one value of a pair."""
+    return f"{setting.name}_{setting.knob.ends[end]}" if setting.is_pair else setting.name
+
+
+def has_widget(setting):
+    return not any(setting.name.startswith(w) for w in ELSEWHERE) or setting.name == "cleanup.enabled"
+
+
+def widgets_of(widgets, setting, end):
+    """Where a setting's value is entered."""
+    id = INPUT_OF.get(setting.name, named(setting, end).rpartition(".")[2])
+    place = {"background": "cameras", "cleanup": ""}.get(setting.path, setting.path)
+    of_method = (
+        (lambda c, o: (c, o) == ("method", setting.variant)) if setting.variant else (lambda c, o: c != "method")
+    )
+    return [w for w in widgets if w[3].id == id and NODES[w[0]] == place and of_method(*w[1:3])]
+
+
+def test_every_setting_has_its_widget_in_one_node(widgets, declared):
+    for setting, end in declared:
+        found = widgets_of(widgets, setting, end)
+        inside = {(choice, option) for _, choice, option, _ in found}
+        if not has_widget(setting):
+            assert found == [], setting.name
+        elif setting.path == "clip" and setting.field in ("threshold", "ramp_from", "ramp_steps"):
+            assert inside == {("mode", "preset"), ("mode", "pixel"), ("mode", "norm")}
+        else:
+            assert len(found) == 1, f"{setting.name} ({setting.variant})"
+    reasons = {w for s, _ in declared for w in ELSEWHERE if s.name.startswith(w)}
+    assert reasons == set(ELSEWHERE)  # none is left of what has gone
+
+
+def test_every_widget_is_a_setting_or_has_a_reason(widgets, declared):
+    others = {
+        "model", "vae", "prompt", "splat", "preset", "guidance", "clip", "cameras", "density", "regularizers",
+        "final_views", "renderer", "angles",
+    }  # fmt: skip
+    known = {id(w[3]) for s, end in declared for w in widgets_of(widgets, s, end)}
+    assert {w[3].id for w in widgets if id(w[3]) not in known} == others
+
+
+def test_widgets_say_what_is_declared(widgets, declared, ours):
+    unset = ours("nodes.widgets").untouched
+    for setting, end in declared:
+        for _, _, _, widget in widgets_of(widgets, setting, end):
+            knob, name = setting.knob, named(setting, end)
+            tip = (knob.second_tip if end else knob.tip).strip()
+            if setting.name in INPUT_OF and setting.name != "cleanup.enabled":
+                assert widget.options[0].key == "preset"
+                assert {o.key for o in widget.options[1:]} == set(setting.options)
+                if setting.name == "guidance.method":
+                    tip = " ".join(f"{variant.name}: {variant.summary()}." for variant in knob.of)
+            elif setting.name == "seed":
+                assert (widget.default, widget.min, widget.max) == (0, 0, knob.high)
+            elif setting.number is not None:
+                assert (widget.max, widget.step, widget.default) == (knob.high, knob.step, unset(setting)), name
+                assert widget.min == widget.default < knob.low, name
+                assert isinstance(widget.default, setting.number)
+            else:
+                values = {"on", "off"} if setting.kind is bool else set(setting.options)
+                assert set(widget.options) == values | {unset(setting)}, name
+                assert widget.default == unset(setting)
+            assert tip in widget.tooltip, name
+            assert (widget.display_name or "") == knob.label or setting.name in INPUT_OF
+            assert bool(getattr(widget, "advanced", False)) == knob.advanced or setting.name == "guidance.method"
+
+
+def meanings(setting, unset):
+    """Values of the widget inside the bounds, and what they mean; `unset` means the preset's."""
+    if setting.kind is bool:
+        return [("on", True), ("off", False)]
+    if setting.options:
+        return [(option, option) for option in setting.options if option != unset]
+    low, high = setting.knob.low, setting.knob.high
+    third = low + (high - low) / 3
+    numbers = (64, 512) if setting.name == "resolution" else (low, high, third)
+    return [(setting.number(n), setting.number(n)) for n in numbers]
+
+
+@pytest.fixture
+def built(execute, ours, monkeypatch):
+    """The configuration that a node's values and a preset give, through the nodes themselves."""
+    node, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
+    monkeypatch.setattr(node, "check_model", lambda model: None)
+
+    def run(preset, name, values):
+        made = []
+
+        class Stopped(Exception):
+            pass
+
+        def stop(model, vae, prompt, splat, config, *_):
+            made.append(config)
+            raise Stopped
+
+        monkeypatch.setattr(node, "run", stop)
+        inputs = {"model": None, "vae": None, "prompt": None, "splat": None, "preset": preset, "seed": 0}
+        inputs |= {"steps": 0, "views": 0, "resolution": 0}
+        inputs |= {NODES[name]: execute(name, **values).args[0]} if NODES[name] else values
+        with pytest.raises(Stopped):
+            execute("DreamerXLOptimize", **inputs)
+        return made[0]
+
+    run.presets = core.PRESETS
+    return run
+
+
+def untouched_values(schema):
+    """What a new node sends."""
+    values = {}
+    for top in schema.inputs:
+        options = getattr(top, "options", None) or []
+        if options and hasattr(options[0], "inputs"):
+            values[top.id] = {top.id: options[0].key, **{i.id: i.default for i in options[0].inputs}}
+        elif getattr(top, "default", None) is not None:
+            values[top.id] = top.default
+    return values
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_an_untouched_node_changes_nothing_on_any_preset(built, schemas, node):
+    """Unless a default of a widget means something."""
+    values = {k: v for k, v in untouched_values(schemas[node]).items() if k != "preset"}
+    assert values
+    for name, preset in built.presets.items():
+        assert built(name, node, values) == preset.config, name
+
+
+def touched(schema, choice, option, widget, value):
+    """An untouched node's values, and this one; `choice` and `option` say where the widget lies."""
+    values = {k: v for k, v in untouched_values(schema).items() if k != "preset"}
+    if not choice:
+        return values | {widget.id: {widget.id: value} if isinstance(values.get(widget.id), dict) else value}
+    (top,) = (i for i in schema.inputs if i.id == choice)
+    (inner,) = (o.inputs for o in top.options if o.key == option)
+    return values | {choice: {choice: option, **{i.id: i.default for i in inner}, widget.id: value}}
+
+
+def test_a_touched_widget_changes_its_setting_alone(built, widgets, declared, schemas, ours):
+    """On every preset, from a node whose other widgets are untouched."""
+    settings, errors, seen = ours("dreamer_core.settings"), ours("dreamer_core.errors"), 0
+    unset = ours("nodes.widgets").untouched
+    for setting, end in declared:
+        for node, choice, option, widget in widgets_of(widgets, setting, end):
+            for value, meaning in meanings(setting, unset(setting)):
+                values = touched(schemas[node], choice, option, widget, value)
+                for name, preset in built.presets.items():
+                    base = preset.config
+                    if setting.name == "guidance.method" or setting.variant:
+                        base = settings.changed(base, {"guidance.method": setting.variant or value})
+                    before = dict(settings.values(base))
+                    if choice == "mode" and option != "preset":
+                        before["clip.mode"] = option
+                    wanted = list(before[setting.name]) if setting.is_pair else meaning
+                    if setting.is_pair:
+                        wanted[end] = meaning
+                    wanted = {**before, setting.name: tuple(wanted) if setting.is_pair else wanted}
+                    try:
+                        settings.changed(base, {setting.name: wanted[setting.name]})
+                    except errors.InputError:  # it does not go with this preset's other values
+                        with pytest.raises(ValueError, match="expected"):
+                            built(name, node, values)
+                        continue
+                    made = dict(settings.values(built(name, node, values)))
+                    assert made == wanted, f"{named(setting, end)} {value!r} on {name}"
+                    seen += 1
+    assert seen > 900
+
+
+def test_linked_and_missing_values_leave_the_presets(built):
+    """What a graph of another program leaves out, and a number that a link brings below the bounds."""
+    for values in ({}, {"max_gaussians": None}, {"max_gaussians": 3, "start": -7, "enabled": "preset"}):
+        assert built("low_vram", "DreamerXLDensityControl", values) == built.presets["low_vram"].config
+    assert built("starter", "DreamerXLDensityControl", {"enabled": True}).density.enabled is True  # of earlier graphs
+    assert built("official", "DreamerXLDensityControl", {"enabled": False}).density.enabled is False

@@ -59,7 +59,7 @@ class DreamerXLPrompt(io.ComfyNode):
         overhead_to: float | None = PromptConfig.overhead_to,
     ) -> bool | str:
         above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
-        words = {} if prompt is None else {"prompt": prompt}
+        words: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
         return validated(cls, above, lambda: PromptConfig(**words, **plain_values(_settings(BLENDING), above)))
 
     @classmethod

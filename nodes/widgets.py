@@ -17,7 +17,7 @@ from comfy_api.latest import io
 from ..dreamer_core.cameras import with_angles
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
-from ..dreamer_core.settings import Setting, changed, declared_settings, own_settings, values
+from ..dreamer_core.settings import Setting, Settings, changed, declared_settings, own_settings, values
 
 PRESET = "preset"
 ON, OFF = "on", "off"
@@ -37,7 +37,7 @@ def settings_of(group: str) -> tuple[Setting, ...]:
     return tuple(s for s in found if s.path == group and not s.variant and not s.knob.secret)
 
 
-def variant_settings(choice: type) -> tuple[Setting, ...]:
+def variant_settings(choice: type[Settings]) -> tuple[Setting, ...]:
     """Those that one variant of a choice has of its own."""
     return tuple(s for s in own_settings(choice) if not s.knob.secret)
 
@@ -104,7 +104,7 @@ def preset_widgets(settings: Iterable[Setting]) -> list[io.Input]:
     ]
 
 
-def variant_widgets(choice: Setting, variant: type) -> list[io.Input]:
+def variant_widgets(choice: Setting, variant: type[Settings]) -> list[io.Input]:
     """The same for the settings of one variant of a choice; where no preset has it, they leave its own values."""
     whose = "the preset's" if any(v[choice.name] == variant.name for v in _by_preset().values()) else "the method's own"
     made = []
@@ -226,7 +226,7 @@ def ordered(settings: Iterable[Setting], names: Iterable[str]) -> list[Setting]:
     return [left.pop(name) for name in names] + list(left.values())
 
 
-def one_of(inputs: Mapping[str, Any], choices: Mapping[str, Callable[[], Iterable[str]]]) -> str:
+def one_of(inputs: Mapping[str, Any], choices: Mapping[str, Callable[[], Iterable[str | bool]]]) -> str:
     """What is wrong with words that ComfyUI leaves to a node's own check, or nothing; linked values are None."""
     for name, options in choices.items():
         value = inputs.get(name)

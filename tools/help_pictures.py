@@ -123,7 +123,7 @@ def timesteps() -> Image.Image:
     guidance, steps = OFFICIAL.guidance, OFFICIAL.steps
     chart = Chart((0, 0), (steps, 1000), ("step", "timestep"))
     chart.ticks((0, 500, 1000, 1500, 2000, 2500), (0, 250, 500, 750, 1000))
-    low, high = guidance.t_range
+    low, high = guidance.t_min, guidance.t_max
     generator = torch.Generator().manual_seed(0)
     top, points = [], []
     for step in range(0, steps, 4):

@@ -171,9 +171,15 @@ BAD = [
     (["generate"], "PROMPT: expected what to make, such as 'a red mug', got nothing"),
     (["generate", "x", "--set", "guidance.t_widening=-9"], "--set guidance.t_widening: expected a whole number from 0"),
     (["generate", "x", "--set", "scale_noise=nan"], "--set scale_noise: expected a number from 0 to 1, got nan"),
-    (["generate", "x", "--set", "cameras.radius_min=9"], "--set cameras.radius: expected the lower value first, got (9"),
+    (
+        ["generate", "x", "--set", "cameras.radius_min=9"],
+        "--set cameras.radius: expected the lower value first, got (9",
+    ),
     (["generate", "x", "--set", "cameras.fov_max=200"], "--set cameras.fov: expected two numbers from 1 to 150, got"),
-    (["generate", "x", "--set", "cameras.radius_mid=3"], "--set: expected the name of a setting, got cameras.radius_mid"),
+    (
+        ["generate", "x", "--set", "cameras.radius_mid=3"],
+        "--set: expected the name of a setting, got cameras.radius_mid",
+    ),
     (["generate", "x", "--set", "gamma=0.3"], "got gamma; did you mean guidance.gamma?"),
     (
         ["generate", "x", "--method", "sds", "--gamma", "0.3"],
@@ -183,7 +189,10 @@ BAD = [
         ["generate", "x", "--set", "guidance.csd_empty=0.2"],
         "--set guidance.csd_empty: expected a setting of tsm, got one of csd; set guidance.method as well",
     ),
-    (["generate", "x", "--set", "guidance.method=tms"], "--set guidance.method: expected one of tsm, ism, sds, csd, sdi"),
+    (
+        ["generate", "x", "--set", "guidance.method=tms"],
+        "--set guidance.method: expected one of tsm, ism, sds, csd, sdi",
+    ),
     (["generate", "x", "--method", "csd", "--cfg", "3"], "--cfg: expected a setting of csd, got one of"),
     (["generate", "x", "--method", "sds_bridge"], "--artefacts: expected words for artefacts"),
     (["generate", "x", "--model", "gone.safetensors"], "--model: expected"),
@@ -193,7 +202,10 @@ BAD = [
     (["generate", "x", "--out", "file.txt"], "--out: expected a folder, got file.txt, which is a file"),
     (["generate", "x", "--out", "file.txt/sub"], f"expected a path in a folder, got {Path('file.txt/sub')}, but"),
     (["generate", "x", "--lora", "a.safetensors:nan"], "--lora: expected PATH[:WEIGHT] with a finite weight"),
-    (["generate", "x", "--set", "learning_rates.means=0,0"], "--set learning_rates.means: expected two numbers from 1e-12 to 10"),
+    (
+        ["generate", "x", "--set", "learning_rates.means=0,0"],
+        "--set learning_rates.means: expected two numbers from 1e-12 to 10",
+    ),
     (["generate", "x", "--set", "guidance.cfg=nan"], "--set guidance.cfg: expected a number from 0 to 1000, got nan"),
     (["generate", "x", "--set", "guidance.method=sds_bridge"], "--artefacts: expected words for artefacts"),
     (["render", "gone.ply", "--out", "."], "--out: expected a name that ends in"),

@@ -1,6 +1,7 @@
 """What the starter's studies rest on: equal budgets, the rough cloud, results that survive an interruption."""
 
 import json
+
 import pytest
 import torch
 

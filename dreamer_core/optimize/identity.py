@@ -47,7 +47,7 @@ class Identity:
     @cached_property
     def described(self) -> dict[str, Any]:
         """Plain values, as they are saved beside a state."""
-        described: dict[str, Any] = plain({"results": RESULTS, "config": self.recipe, **self.inputs})
+        described: dict[str, Any] = plain({"results": RESULTS, **self.inputs, "config": self.recipe})
         return described
 
     @cached_property

@@ -206,7 +206,7 @@ def test_one_field_of_view_per_pool_or_per_view():
 
 @pytest.mark.parametrize("views", [1, 2, 3, 4, 7, 25])
 def test_ten_views_in_a_row_share_a_field_of_view(views):
-    """The released code draws one for ten cameras, across steps: view i of step k has (4k + i) // 10."""
+    """The released code draws one for ten cameras, whichever steps use them: view i of step k has (4k + i) // 10."""
     asked = []
 
     def draw(pool):

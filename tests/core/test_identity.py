@@ -134,9 +134,9 @@ def test_differences_name_what_changed():
     del saved["config"]["views"]
     config = changed(OptimizeConfig(), {"guidance.cfg": 3.0, "cameras.radius_min": 3.0})
     assert identity(config, prompt=PromptConfig("a cup"), count=9).differences(saved) == [
-        "guidance.cfg: 7.5 -> 3.0",
-        "cameras.radius: [5.2, 5.5] -> [3.0, 5.5]",
         "prompt.prompt: a mug -> a cup",
         "gone: 1 -> nothing",
+        "guidance.cfg: 7.5 -> 3.0",
+        "cameras.radius: [5.2, 5.5] -> [3.0, 5.5]",
         "views: nothing -> 4",
     ]

@@ -194,7 +194,8 @@ class Spy:
             self.scenes.append(gaussians.detach())
             self.cameras.append(cameras)
             self.outputs.append(output)
-            output.colors.register_hook(lambda g, i=len(self.outputs): self.color_gradients.update({i: g}))
+            index = len(self.outputs) - 1
+            output.colors.register_hook(lambda g: self.color_gradients.update({index: g}))
             if output.depth_sums is not None:
                 output.depth_sums.register_hook(lambda g: self.depth_gradient.append(g.clone()))
             return output
@@ -345,7 +346,7 @@ def test_every_view_sees_scales_of_its_own(teacher, monkeypatch):
 
 
 def test_views_rendered_one_by_one_are_those_rendered_together(teacher, monkeypatch):
-    """Noise so weak that it changes nothing: the same pictures, gradients and density statistics, at colour and depth."""
+    """Noise so weak that it changes nothing: the same pictures, gradients and density statistics."""
     growing = DensityConfig(start=50, stop=100, reset_every=0)
     weights = PRESETS["official"].config.regularizers
     for depth_share in (0.0, 1.0):

@@ -496,12 +496,14 @@ def test_what_run_json_gets_is_plain_and_stable(tiny_sdxl_dir, sdxl):
 
 
 def test_guidance_runs_on_it(sdxl, prompts):
-    from dreamer_core.guidance import GuidanceConditioning, Timesteps, tsm
+    from dreamer_core.guidance import GuidanceConditioning, Timesteps
+    from dreamer_core.guidance.tsm import TSM
 
     def both(i):
         return Conditioning.cat([prompts[i : i + 1]] * 2)
 
     z = sdxl.encode(images()).detach()
-    result = tsm(sdxl, z, torch.randn_like(z), Timesteps(t=400, s=300), GuidanceConditioning(both(0), both(1), both(1)))
+    cond = GuidanceConditioning(both(0), both(1), both(1))
+    result = TSM()(sdxl, z, torch.randn_like(z), Timesteps(t=400, s=300), cond)
     assert torch.isfinite(result.gradient).all()
     assert result.samples == 2 + 4

@@ -152,7 +152,7 @@ def test_a_method_made_anew_brings_its_defaults_and_a_chosen_one_keeps_its_value
     ],
 )
 def test_a_setting_of_another_method_is_refused_by_name(given, message):
-    with pytest.raises(InputError, match="set guidance.method as well$") as error:
+    with pytest.raises(InputError, match=r"set guidance\.method as well$") as error:
         changed(OptimizeConfig(), given)
     assert str(error.value).startswith(message)
 
@@ -187,16 +187,16 @@ def test_one_end_of_two_can_be_given():
     assert rates.learning_rates.means == (5.6e-4, 0.5)
     assert changed(OptimizeConfig(), {"cameras.radius": (1.0, 2.0), "cameras.radius_max": 3.0}).cameras.radius == (1, 3)
     assert parsed(OptimizeConfig(), {"cameras.radius_min": "3"}) == {"cameras.radius_min": 3.0}
-    with pytest.raises(InputError, match="cameras.radius: expected the lower value first"):
+    with pytest.raises(InputError, match=r"cameras\.radius: expected the lower value first"):
         changed(OptimizeConfig(), {"cameras.radius_min": 6.0})
-    with pytest.raises(InputError, match="name of a setting, got cameras.radius_first"):
+    with pytest.raises(InputError, match=r"name of a setting, got cameras\.radius_first"):
         changed(OptimizeConfig(), {"cameras.radius_first": 6.0})
 
 
 def test_values_that_go_together_are_checked_together():
     found = changed(OptimizeConfig(), {"guidance.t_min": 600, "guidance.t_max": 700, "guidance.delta": 100})
     assert (found.guidance.t_min, found.guidance.t_max) == (600, 700)
-    with pytest.raises(InputError, match="^--set guidance.t_min: expected at most t_max, 500, got 600$"):
+    with pytest.raises(InputError, match=r"^--set guidance\.t_min: expected at most t_max, 500, got 600$"):
         changed(OptimizeConfig(), {"guidance.t_min": 600}, "--set")
 
 
@@ -286,7 +286,7 @@ def test_a_choice_has_the_settings_of_its_variants():
 
 @pytest.mark.parametrize("bad", [2.5, True, "3", None, (1, 2)])
 def test_a_whole_number_is_one(bad):
-    with pytest.raises(InputError, match="^count: expected a whole number from 1 to 9, got"):
+    with pytest.raises(InputError, match=r"^count: expected a whole number from 1 to 9, got"):
         Whole(count=bad)
 
 

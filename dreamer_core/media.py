@@ -3,53 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .animations import write_gif_frames, write_webp_frames
 from .cameras import Cameras
 from .errors import InputError
 from .files import write_atomically
 from .gaussians import Gaussians
-from .rendering import render
+from .rendering import RenderOutput, render
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def render_outputs(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Sequence[float] | Tensor,  # [3] in [0, 1]
+    renderer: str = "auto",
+    *,
+    depth: bool = False,
+) -> Iterator[RenderOutput]:
+    """One view after another without gradients, so that memory stays small and whoever asks can stop in between."""
+    for i in range(len(cameras)):
+        one = Cameras(
+            cameras.viewmats[i : i + 1],
+            cameras.Ks[i : i + 1],
+            cameras.width,
+            cameras.height,
+            cameras.azimuth[i : i + 1],
+            cameras.elevation[i : i + 1],
+            cameras.fov[i : i + 1],
+        )
+        with torch.inference_mode(False), torch.no_grad():
+            color = torch.as_tensor(background, device=gaussians.device).clone()[None]
+            output = render(gaussians.detach(), one, backgrounds=color, depth=depth, backend=renderer)
+        yield output
 
 
 def render_views(
-    gaussians: Gaussians, cameras: Cameras, background: tuple[float, float, float], renderer: str = "auto"
+    gaussians: Gaussians, cameras: Cameras, background: Sequence[float] | Tensor, renderer: str = "auto"
 ) -> Iterator[Tensor]:
     """Images [H, W, 3] in [0, 1] on the CPU, one camera at a time."""
-    color = torch.tensor(background, device=gaussians.device)[None]
-    cameras = cameras.to(gaussians.device)
-    with torch.no_grad():
-        for i in range(len(cameras)):
-            one = Cameras(
-                cameras.viewmats[i : i + 1],
-                cameras.Ks[i : i + 1],
-                cameras.width,
-                cameras.height,
-                cameras.azimuth[i : i + 1],
-                cameras.elevation[i : i + 1],
-                cameras.fov[i : i + 1],
-            )
-            yield render(gaussians, one, backgrounds=color, backend=renderer).colors[0].clamp(0, 1).cpu()
+    for output in render_outputs(gaussians, cameras, background, renderer):
+        yield output.colors[0].clamp(0, 1).cpu()
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """Display image [H, W, 3] in [0, 1] as bytes, rounded."""
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def contact_sheet(images: list[Tensor], columns: int = 4) -> Tensor:
+def contact_sheet(images: Sequence[Tensor] | Tensor, columns: int = 4) -> Tensor:
     """Images [H, W, 3] of one size side by side, row by row; missing places are white."""
+    height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
-    blank = torch.ones_like(images[0])
-    padded = images + [blank] * (rows * columns - len(images))
-    return torch.cat([torch.cat(padded[r * columns : (r + 1) * columns], dim=1) for r in range(rows)], dim=0)
+    sheet = images[0].new_ones(rows * height, columns * width, 3)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    return sheet
 
 
 def write_png(image: Tensor, path: Path) -> None:
@@ -86,26 +106,21 @@ def write_mp4(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Met
     write_atomically(path, write)
 
 
-def frame_durations(count: int, fps: int, unit: float) -> list[int]:
-    """How long each of `count` frames is shown, in whole units of `unit` seconds that add up to count / fps."""
-    ends = [round(i / fps / unit) for i in range(count + 1)]
-    return [ends[i + 1] - ends[i] for i in range(count)]
-
-
 def _json_texts(metadata: Metadata | None) -> dict[str, str]:
     return {name: json.dumps(value, default=str) for name, value in (metadata or {}).items()}
 
 
-def _write_animation(frames: Iterable[Tensor], path: Path, fps: int, unit: float, **options: object) -> None:
+def _write_animation(
+    frames: Iterable[Tensor], path: Path, write_frames: Callable[[Iterator[Image.Image], BinaryIO], int]
+) -> None:
     from PIL import Image
 
-    pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
-    if not pictures:
-        raise ValueError("an animation needs at least one frame")
-    milliseconds = [round(1000 * unit) * n for n in frame_durations(len(pictures), fps, unit)]
+    pictures = (Image.fromarray(to_uint8(frame)) for frame in frames)
 
     def write(temporary: Path) -> None:
-        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, **options)
+        with temporary.open("wb") as file:
+            if not write_frames(pictures, file):
+                raise ValueError("an animation needs at least one frame")
 
     write_atomically(path, write)
 
@@ -123,14 +138,14 @@ def write_webp(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Me
     for name, text in _json_texts(metadata).items():
         exif[EXIF_MODEL if name == "prompt" else tag] = f"{name}:{text}"
         tag -= name != "prompt"
-    _write_animation(frames, path, fps, 0.001, quality=90, method=4, exif=exif)
+    _write_animation(frames, path, lambda pictures, file: write_webp_frames(pictures, file, fps, exif))
 
 
 def write_gif(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
     """Write images [H, W, 3] in [0, 1] as an endless GIF of 256 colours a frame (Pillow), atomically; up to 50 fps;
     metadata as a comment, one JSON object."""
-    comment = {"comment": json.dumps(dict(metadata), default=str).encode("ascii")} if metadata else {}
-    _write_animation(frames, path, fps, 0.01, optimize=False, disposal=1, **comment)
+    comment = json.dumps(dict(metadata), default=str).encode("ascii") if metadata else b""
+    _write_animation(frames, path, lambda pictures, file: write_gif_frames(pictures, file, fps, comment))
 
 
 FILMS: dict[str, Callable[[Iterable[Tensor], Path, int, Metadata | None], None]] = {

@@ -10,7 +10,6 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.utils
 import folder_paths
-import torch
 from comfy.cli_args import args
 from comfy_api.latest import Types, io
 from PIL.PngImagePlugin import PngInfo
@@ -22,8 +21,8 @@ from ..dreamer_core.errors import InputError
 from ..dreamer_core.files import write_atomically
 from ..dreamer_core.formats import WRITABLE, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
-from ..dreamer_core.media import FILMS, check_film, write_film
-from .host.images import contact_sheet, render_views, to_pil, views_image
+from ..dreamer_core.media import FILMS, check_film, contact_sheet, render_views, write_film
+from .host.images import cancellable, to_pil
 from .host.splat import from_splat
 from .sockets import CATEGORY, errors_named
 
@@ -31,6 +30,7 @@ FORMATS = [suffix[1:] for suffix in WRITABLE]
 ANIMATIONS = ["none", *(suffix[1:] for suffix in FILMS)]
 ELEVATION = 15.0
 """Degrees above the horizon of the pictures."""
+WHITE = (1.0, 1.0, 1.0)
 
 
 def recorded(prompt: Any) -> dict[str, Any] | None:
@@ -60,7 +60,8 @@ def _picture(gaussians: Gaussians, path: Path, info: PngInfo) -> None:
     """Four sides of the object, for clients that show no 3D."""
     device = mm.get_torch_device()
     cameras = turntable_cameras(4, 256, elevation=ELEVATION)
-    sheet = to_pil(contact_sheet(views_image(gaussians.to(device), cameras, torch.ones(3, device=device)), 4))
+    views = list(cancellable(render_views(gaussians.to(device), cameras, WHITE)))
+    sheet = to_pil(contact_sheet(views, 4))
     write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))
 
 
@@ -68,9 +69,9 @@ def _frames(gaussians: Gaussians, count: int, size: int, bar: comfy.utils.Progre
     """Pictures [H, W, 3] once around the object."""
     device = mm.get_torch_device()
     cameras = turntable_cameras(count, size, elevation=ELEVATION)
-    for out in render_views(gaussians.to(device), cameras, torch.ones(3, device=device)):
+    for picture in cancellable(render_views(gaussians.to(device), cameras, WHITE)):
         bar.update(1)
-        yield out.colors[0].clamp(0, 1).cpu()
+        yield picture
 
 
 class DreamerXLExport(io.ComfyNode):

@@ -10,6 +10,7 @@ import folder_paths
 import numpy as np
 from comfy_api.latest import Types, io
 
+from ..dreamer_core.diffusion.safetensors_header import content_key
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.initializers import (
@@ -26,6 +27,7 @@ from ..dreamer_core.initializers import (
     upright,
 )
 from ..dreamer_core.initializers.model_files import sample_meshes
+from ..dreamer_core.initializers.references import references
 from ..dreamer_core.optimize.randomness import step_generator
 from .host.mesh import one_from_mesh
 from .host.splat import one_from_splat, to_splat
@@ -42,6 +44,14 @@ def input_files() -> list[str]:
     root = Path(folder_paths.get_input_directory())
     found = (p for p in root.rglob("*") if p.suffix.lower() in START_FILES and p.is_file())
     return sorted(p.relative_to(root).as_posix() for p in found)
+
+
+def input_file(name: str) -> Path | None:
+    """A file by its path in ComfyUI's input folder, whether it exists or not; None outside."""
+    # Without following links: those that the user put into the folder are offered, too.
+    root = Path(os.path.abspath(folder_paths.get_input_directory()))
+    path = Path(os.path.abspath(root / name))
+    return path if name and path.is_relative_to(root) else None
 
 
 def _count(default: int = COUNT) -> io.Input:
@@ -245,10 +255,11 @@ class DreamerXLInitialize(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source: dict | None = None, **_: object) -> str:
-        """Changes when the chosen file does."""
-        name = (source or {}).get("file")
-        path = Path(folder_paths.get_input_directory()) / name if name else None
-        return f"{path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""
+        """Changes when the chosen file does, or a buffer, material or texture that is read along with it."""
+        path = input_file((source or {}).get("file") or "")
+        if path is None or not path.is_file():
+            return ""
+        return " ".join(f"{file.stat().st_mtime_ns}-{content_key(file)}" for file in (path, *references(path)))
 
     @classmethod
     def execute(
@@ -278,10 +289,8 @@ class DreamerXLInitialize(io.ComfyNode):
     @classmethod
     def _file(cls, inner: dict[str, Any], seed: int, opacity: float, up: str, yaw: float) -> Gaussians:
         name = inner.get("file") or ""
-        # Without following links: those that the user put into the folder are offered, too.
-        root = Path(os.path.abspath(folder_paths.get_input_directory()))
-        path = Path(os.path.abspath(root / name))
-        if not name or not path.is_relative_to(root):
+        path = input_file(name)
+        if path is None:
             raise InputError("file", "a file in ComfyUI's input folder", repr(name))
         return gaussians_from_file(
             path,

@@ -40,4 +40,4 @@ class DreamerXLPreview(io.ComfyNode):
             device = mm.get_torch_device()
             orbit = turntable(PICTURES, PICTURE_SIZE, elevation=15.0)
             white = torch.ones(3, device=device)
-            return io.NodeOutput(splat, ui=view_ui([(g, views_image(g.to(device), orbit, white)) for g in parts]))
+            return io.NodeOutput(splat, ui=view_ui((g, views_image(g.to(device), orbit, white)) for g in parts))

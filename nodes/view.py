@@ -10,7 +10,8 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.cameras import Cameras, orbit_cameras, turntable
-from .host.images import depth_image, parse_color, render_views
+from ..dreamer_core.media import render_outputs
+from .host.images import cancellable, depth_image, parse_color
 from .host.splat import from_splat
 from .sockets import CATEGORY, chosen, errors_named, validated
 
@@ -134,12 +135,11 @@ class DreamerXLRender(io.ComfyNode):
         with errors_named("Dreamer XL Render"):
             cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov)
             color, device = parse_color(background), mm.get_torch_device()
-            outputs = [
-                out
-                for g in from_splat(splat)
-                for out in render_views(g.to(device), cameras, color.to(device), depth=True)
-            ]
-            images = torch.cat([o.colors.clamp(0, 1).cpu() for o in outputs])
-            alphas = torch.cat([o.alphas.clamp(0, 1).cpu() for o in outputs])
-            depths = torch.cat([o.expected_depths.cpu() for o in outputs])
+            parts = from_splat(splat)
+            shape = (len(parts) * len(cameras), cameras.height, cameras.width)
+            images, alphas, depths = (torch.empty(*shape, channels) for channels in (3, 1, 1))
+            outputs = (out for g in parts for out in render_outputs(g.to(device), cameras, color, depth=True))
+            for i, out in enumerate(cancellable(outputs)):
+                images[i], alphas[i] = out.colors[0].clamp(0, 1), out.alphas[0].clamp(0, 1)
+                depths[i] = out.expected_depths[0]
             return io.NodeOutput(images, alphas[..., 0], depth_image(depths, alphas))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamer_core.cameras import turntable
@@ -29,6 +28,7 @@ from dreamer_core.errors import InputError
 from dreamer_core.files import write_atomically
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.initializers import from_points, initial_shape
+from dreamer_core.media import contact_sheet, write_png
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
@@ -40,7 +40,7 @@ from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
 from .shapes import KINDS
 from .studies import STUDIES, Variant, evaluations_per_step, prompts_20, with_steps
-from .world import KIND_NAMES, Subject, contact_sheet, render_layers, union_distance
+from .world import KIND_NAMES, Subject, render_layers, union_distance
 
 COUNT = 4000
 VIEWS = 24
@@ -130,9 +130,8 @@ def _job(folder: Path, checkpoint: Path, variant: Variant, subject: Subject, see
         _teacher = load_sdxl(checkpoint)
     state, report = make(subject, variant, _teacher, seed)
     shares, pictures = judged(state, subject)
-    sheet = contact_sheet(pictures[:: VIEWS // 6], 6).numpy()
     picture = folder / f"{name_of(variant, subject, seed)}.png"
-    write_atomically(picture, lambda path: Image.fromarray(sheet).save(path, format="PNG"))
+    write_png(contact_sheet(pictures[:: VIEWS // 6], 6), picture)
     return {"variant": variant.name, "prompt": subject.prompt(), "seed": seed} | shares | report
 
 

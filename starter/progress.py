@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamer_core.files import write_atomically
-
-from .world import contact_sheet
+from dreamer_core.media import contact_sheet, write_png
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -29,8 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def save_sheet(images: Tensor, path: Path, columns: int) -> None:
     """Write images [B, 3, H, W] in [0, 1] as one picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(contact_sheet(images.permute(0, 2, 3, 1), columns).numpy()).save(path)
+    write_png(contact_sheet(images.permute(0, 2, 3, 1), columns), path)
 
 
 class Clock:

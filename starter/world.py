@@ -7,7 +7,6 @@ background: shade of the body, of its stripes, of its dots, fixed RGB, backgroun
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,13 +216,3 @@ def render(subject: Subject, cameras: Cameras, background: Tensor) -> Tensor:
 def training_cameras(count: int, generator: torch.Generator, resolution: int = RESOLUTION) -> Cameras:
     """Cameras as the preset `starter` draws them."""
     return sample_orbit(STARTER_ORBIT, count, resolution, 0, generator)
-
-
-def contact_sheet(images: Tensor, columns: int) -> Tensor:
-    """Images [B, H, W, 3] in rows of `columns`: one image [rows H, columns W, 3] of bytes."""
-    rows = math.ceil(len(images) / columns)
-    height, width = images.shape[1:3]
-    padded = torch.ones(rows * columns, height, width, 3)
-    padded[: len(images)] = images.float()
-    grid = padded.reshape(rows, columns, height, width, 3).transpose(1, 2).reshape(rows * height, columns * width, 3)
-    return (grid.clamp(0, 1) * 255).round().byte()

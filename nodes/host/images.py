@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import comfy.model_management as mm
 import torch
@@ -12,35 +13,26 @@ from torch import Tensor
 from ...dreamer_core.cameras import Cameras
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.gaussians import Gaussians
-from ...dreamer_core.rendering import RenderOutput, render
+from ...dreamer_core.media import render_views, to_uint8
+
+View = TypeVar("View")
 
 
-def render_views(
-    gaussians: Gaussians, cameras: Cameras, background: Tensor, *, depth: bool = False, backend: str = "auto"
-) -> Iterator[RenderOutput]:
-    """One view after another without gradients, so that memory stays small and cancelling stays quick."""
-    for i in range(len(cameras)):
+def cancellable(views: Iterator[View]) -> Iterator[View]:
+    """Views as they are made, until the user cancels."""
+    mm.throw_exception_if_processing_interrupted()
+    for view in views:
+        yield view
         mm.throw_exception_if_processing_interrupted()
-        one = Cameras(
-            cameras.viewmats[i : i + 1],
-            cameras.Ks[i : i + 1],
-            cameras.width,
-            cameras.height,
-            cameras.azimuth[i : i + 1],
-            cameras.elevation[i : i + 1],
-            cameras.fov[i : i + 1],
-        )
-        with torch.inference_mode(False), torch.no_grad():
-            output = render(gaussians.detach(), one, backgrounds=background.clone()[None], depth=depth, backend=backend)
-        yield output
 
 
 def views_image(
     gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str = "auto"
 ) -> Tensor:  # [F, H, W, 3]
     """Pictures of all cameras, on the device where ComfyUI keeps results."""
-    parts = [out.colors.clamp(0, 1).cpu() for out in render_views(gaussians, cameras, background, backend=backend)]
-    return torch.cat(parts).to(mm.intermediate_device())
+    return torch.stack(list(cancellable(render_views(gaussians, cameras, background, backend)))).to(
+        mm.intermediate_device()
+    )
 
 
 def depth_image(depths: Tensor, alphas: Tensor) -> Tensor:  # [F, H, W, 3]
@@ -58,18 +50,7 @@ def depth_image(depths: Tensor, alphas: Tensor) -> Tensor:  # [F, H, W, 3]
 
 def to_pil(image: Tensor) -> Image.Image:
     """A picture [H, W, 3] in [0, 1]."""
-    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
-
-
-def contact_sheet(images: Tensor, columns: int) -> Tensor:  # [H', W', 3]
-    """Pictures [F, H, W, 3] side by side, row after row; unused places are white."""
-    count, height, width, _ = images.shape
-    rows = -(-count // columns)
-    sheet = images.new_ones(rows * height, columns * width, 3)
-    for i, image in enumerate(images):
-        row, column = divmod(i, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
-    return sheet
+    return Image.fromarray(to_uint8(image))
 
 
 def parse_color(text: str, field: str = "background") -> Tensor:  # [3]

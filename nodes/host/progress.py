@@ -9,8 +9,9 @@ import torch
 
 from ...dreamer_core.cameras import orbit_cameras
 from ...dreamer_core.gaussians import Gaussians
+from ...dreamer_core.media import contact_sheet
 from ...dreamer_core.optimize import StepReport
-from .images import contact_sheet, to_pil, views_image
+from .images import to_pil, views_image
 from .snapshots import LiveView
 
 INTERVAL = 0.5

@@ -5,6 +5,7 @@ As with ComfyUI's own previews, `/view` gives the files out until the server res
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,17 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...dreamer_core.files import write_atomically
 from ...dreamer_core.formats import write_ply
 from ...dreamer_core.gaussians import Gaussians
+from ...dreamer_core.media import contact_sheet, write_png
 from .identity import Key
-from .images import contact_sheet, to_pil
 
 FOLDER = "dreamer_xl"
 PICTURES, COLUMNS = 4, 2
 PICTURE_SIZE = 256
 
 
-def view_ui(shown: list[tuple[Gaussians, Tensor]]) -> dict[str, list[dict[str, Any]]]:
+def view_ui(shown: Iterable[tuple[Gaussians, Tensor]]) -> dict[str, list[dict[str, Any]]]:
     """The `ui` of a node with a viewer, from world-frame objects with views [F, H, W, 3] for browsers without 3D.
 
     One entry per object: its `file` and `pictures` as `/view` takes them, and the number of Gaussians. The files are
@@ -41,8 +41,7 @@ def _entry(gaussians: Gaussians, views: Tensor) -> dict[str, Any]:
     if not splat.is_file():
         write_ply(gaussians, splat)
     if not picture.is_file():
-        sheet = contact_sheet(_pictures(views), COLUMNS)
-        write_atomically(picture, lambda path: to_pil(sheet).save(path, format="PNG"))
+        write_png(contact_sheet(_pictures(views), COLUMNS), picture)
 
     def place(path: Path) -> dict[str, str]:
         return {"filename": path.name, "subfolder": FOLDER, "type": "temp"}

@@ -1,6 +1,9 @@
 """Turntables as MP4, animated WebP and GIF."""
 
 import json
+import weakref
+from io import BytesIO
+from itertools import islice
 
 import av
 import numpy as np
@@ -8,8 +11,20 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from dreamer_core import media
+from dreamer_core.animations import frame_durations
+from dreamer_core.cameras import turntable
 from dreamer_core.errors import InputError
-from dreamer_core.media import FILMS, check_film, frame_durations, write_film
+from dreamer_core.initializers import initial_shape
+from dreamer_core.media import (
+    FILMS,
+    check_film,
+    contact_sheet,
+    render_outputs,
+    render_views,
+    to_uint8,
+    write_film,
+)
 
 COLORS = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.2, 0.2, 0.9], [0.9, 0.9, 0.1], [0.4, 0.4, 0.4]])
 
@@ -73,10 +88,85 @@ def test_metadata_comes_back(tmp_path, suffix):
 
 
 def test_durations_add_up():
-    assert sum(frame_durations(24, 24, 0.01)) == 100
-    assert set(frame_durations(24, 24, 0.01)) == {4, 5}
-    assert sum(frame_durations(48, 24, 0.001)) == 2000
-    assert frame_durations(3, 50, 0.01) == [2, 2, 2]
+    first = lambda count, *values: list(islice(frame_durations(*values), count))
+    assert sum(first(24, 24, 0.01)) == 100
+    assert set(first(24, 24, 0.01)) == {4, 5}
+    assert sum(first(48, 24, 0.001)) == 2000
+    assert first(3, 50, 0.01) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_a_frame_is_forgotten_once_it_is_written(tmp_path, suffix):
+    """As many as 40 would make a film that outgrows the memory; the bytes of the file grow in the meantime."""
+    alive, most, sizes = set(), 0, []
+
+    def noted(count):
+        nonlocal most
+        for i in range(count):
+            frame = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(i))
+            alive.add(i)
+            weakref.finalize(frame, alive.discard, i)
+            most = max(most, len(alive))
+            sizes.append(sum(p.stat().st_size for p in tmp_path.iterdir()))
+            yield frame
+
+    write_film(noted(40), tmp_path / f"a{suffix}", 10)
+    assert most <= 2
+    assert sizes[-1] > 20 * 1000  # of 40 frames of noise, at 3 kB or more each
+    with Image.open(tmp_path / f"a{suffix}") as film:
+        assert film.n_frames == 40
+
+
+def test_a_gif_is_what_pillow_makes_of_all_frames_at_once(tmp_path):
+    moving = [torch.full((32, 48, 3), 0.9) for _ in range(6)]
+    for i in (1, 2, 4, 5):  # a square that moves, and stands still for one frame
+        moving[i][4 : 4 + 3 * i, 8:20] = torch.tensor([0.1 * i, 0.4, 0.7])
+    moving[3] = moving[2]
+    write_film(iter(moving), tmp_path / "ours.gif", 24, METADATA)
+    pictures = [Image.fromarray(to_uint8(frame)) for frame in moving]
+    durations = [10 * n for n in islice(frame_durations(24, 0.01), 6)]
+    options = {"loop": 0, "optimize": False, "disposal": 1, "comment": json.dumps(METADATA).encode("ascii")}
+    pictures[0].save(tmp_path / "pillow.gif", save_all=True, append_images=pictures[1:], duration=durations, **options)
+    assert (tmp_path / "ours.gif").read_bytes() == (tmp_path / "pillow.gif").read_bytes()
+
+
+def test_a_webp_shows_its_frames_as_pillow_compresses_them(tmp_path):
+    write_film(frames(), tmp_path / "a.webp", 24, METADATA)
+    film = Image.open(tmp_path / "a.webp")
+    durations = []
+    for frame, picture in zip(frames(), ImageSequence.Iterator(film)):
+        still = BytesIO()
+        Image.fromarray(to_uint8(frame)).save(still, format="WEBP", quality=90, method=4)
+        np.testing.assert_array_equal(np.array(picture.convert("RGB")), np.array(Image.open(still).convert("RGB")))
+        durations.append(picture.info["duration"])
+    assert durations == [42, 41, 42, 42, 41]
+    content = (tmp_path / "a.webp").read_bytes()
+    assert int.from_bytes(content[4:8], "little") == len(content) - 8
+
+
+def test_contact_sheet():
+    pictures = torch.arange(5.0)[:, None, None, None].expand(5, 2, 3, 3) / 10
+    sheet = contact_sheet(pictures, 2)
+    assert sheet.shape == (6, 6, 3)
+    torch.testing.assert_close(sheet[::2, ::3, 0], torch.tensor([[0, 0.1], [0.2, 0.3], [0.4, 1]]))
+    assert torch.equal(sheet, contact_sheet(list(pictures), 2))
+
+
+def test_views_are_rendered_one_at_a_time(monkeypatch):
+    rendered = []
+    whole = media.render
+    monkeypatch.setattr(media, "render", lambda g, one, **more: rendered.append(len(one)) or whole(g, one, **more))
+    scene = initial_shape("sphere", 50, torch.Generator().manual_seed(0))
+    cameras, color = turntable(3, 32), (0.2, 0.4, 0.6)
+    views = render_views(scene, cameras, color, "torch")
+    first = next(views)
+    assert rendered == [1]
+    images = torch.stack([first, *views])
+    expected = whole(scene, cameras, backgrounds=torch.tensor(color).expand(3, 3), depth=True, backend="torch")
+    torch.testing.assert_close(images, expected.colors.clamp(0, 1).detach())
+    outputs = list(render_outputs(scene, cameras, torch.tensor(color), "torch", depth=True))
+    torch.testing.assert_close(torch.cat([o.expected_depths for o in outputs]), expected.expected_depths.detach())
+    assert rendered == [1] * 6
 
 
 def test_what_a_film_cannot_hold_is_refused():

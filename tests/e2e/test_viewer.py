@@ -315,6 +315,32 @@ def test_a_result_stays_with_the_workflow_that_was_queued(page, comfy, classic, 
     assert (page.state("6"), page.run(kept)) == ("empty", None)
 
 
+def test_a_refused_prompt_and_a_lost_snapshot_leave_no_rejection_unhandled(page, comfy, classic):
+    graph = copy.deepcopy(FIGURE)
+    graph["1"]["inputs"]["source.file"] = "gone.ply"
+    page.load_api(graph, "refused")
+    page.run(
+        "window.__rejections = []; window.__replies = []; window.__lost = [];"
+        "addEventListener('unhandledrejection', e => __rejections.push(String(e.reason?.stack ?? e.reason)));"
+        "const fetchApi = api.fetchApi; api.fetchApi = async function (route, ...more) {"
+        "  if (route.startsWith('/dreamerxl/')) { __lost.push(route); throw new TypeError('the server is away'); }"
+        "  const reply = await fetchApi.call(this, route, ...more);"
+        "  if (route === '/prompt') __replies.push(reply.status);"
+        "  return reply; }; window.__fetchApi = fetchApi;"
+    )
+    try:
+        page.queue()
+        assert page.run("return __replies") == [400]
+        message = {"node": "2", "workflow": None, "id": "lost", "step": 1, "steps": 2, "shown": 3, "count": 3}
+        page.run("api.dispatchEvent(new CustomEvent('dreamerxl.snapshot', {detail: $[0]}));", message)
+        page.wait("the lost snapshot", lambda: page.run("return __lost.length"))
+        page.run("await new Promise(r => setTimeout(r, 1000));")  # the browser reports them some time later
+        assert page.run("return __rejections") == []
+    finally:
+        page.run("api.fetchApi = __fetchApi;")
+        page.reload()  # without the message
+
+
 def test_download_and_full_screen(page, classic, tmp_path):
     page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.load_api(FIGURE, "download")

@@ -98,6 +98,35 @@ def test_a_link_in_the_input_folder_is_followed(execute, input_folder, tmp_path,
     assert splat.positions.shape == (1, 60, 3)
 
 
+def test_the_fingerprint_follows_the_files_read_along(ours, input_folder):
+    """A new buffer, material or texture must make the node run again; files beside it that it does not name, not."""
+    folder = input_folder / "parts"
+    folder.mkdir()
+    for name, content in landmarks().export(file_type="gltf").items():
+        (folder / name).write_bytes(content)
+    (folder / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    (folder / "a.mtl").write_text("newmtl a\nKd 1 0 0\nmap_Kd a.png\n")
+
+    def fingerprint(name):
+        return ours("nodes.initialize").DreamerXLInitialize.fingerprint_inputs(source={"source": "file", "file": name})
+
+    def changes(name, change):
+        before = fingerprint(name)
+        assert fingerprint(name) == before
+        change()
+        return fingerprint(name) != before
+
+    buffer = min(folder.glob("*.bin"))
+    content = bytes(255 - value for value in buffer.read_bytes())
+    assert changes("parts/model.gltf", lambda: buffer.write_bytes(content))
+    assert changes("parts/a.obj", lambda: (folder / "a.mtl").write_text("newmtl a\nKd 0 1 0\nmap_Kd a.png\n"))
+    assert changes("parts/a.obj", lambda: (folder / "a.png").write_bytes(b"1"))
+    assert changes("parts/a.obj", lambda: (folder / "a.png").write_bytes(b"2"))
+    assert changes("parts/a.obj", (folder / "a.png").unlink)
+    assert not changes("parts/a.obj", lambda: (folder / "b.png").write_bytes(b"1"))
+    assert fingerprint("parts/gone.obj") == fingerprint("../secret.obj") == ""
+
+
 def mesh_value(**changes):
     from comfy_api.latest import Types
 

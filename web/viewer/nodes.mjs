@@ -204,7 +204,9 @@ export function watchLoading() {
 export function watchQueue() {
   chain(api, "queuePrompt", async (reply) => {
     const path = openPath();
-    if (path) origins.set((await reply)?.prompt_id, path);
+    // A refused prompt rejects the reply, which is for who asked to tell.
+    const accepted = await Promise.resolve(reply).catch(() => undefined);
+    if (path && accepted) origins.set(accepted.prompt_id, path);
   });
 }
 

@@ -132,7 +132,7 @@ export class ViewerPanel {
   async showSnapshot(message) {
     if (this.element.dataset.state !== "live") this.step = -1;
     const generation = ++this.generation;
-    const found = await fetchSnapshot(message.id, this.step);
+    const found = await fetchSnapshot(message.id, this.step).catch(() => null); // the server is away
     if (found === null || generation !== this.generation) return;
     this.step = found.step;
     this.entries = [];
@@ -247,8 +247,8 @@ export class ViewerPanel {
   }
 
   async toggleFullscreen() {
-    if (document.fullscreenElement === this.element) await document.exitFullscreen();
-    else await this.element.requestFullscreen();
+    const own = document.fullscreenElement === this.element;
+    await (own ? document.exitFullscreen() : this.element.requestFullscreen()).catch(() => {}); // the browser refuses
   }
 
   dropScene() {

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.files import write_atomically
-from dreamer_core.initializers.files import gaussians_from_file
+from dreamer_core.initializers.start_files import gaussians_from_file
 from dreamer_core.media import render_views, to_uint8
 
 from . import comfyui

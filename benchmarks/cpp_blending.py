@@ -67,13 +67,13 @@ def forward(
 
 def backward(
     columns: Any, rows: Any, records: Any, ids: Any, starts: Any, tags: Any, backgrounds: Any, transmittances: Any,
-    lasts: Any, v_images: Any, v_alphas: Any, v_depths: Any, gradients: Any, absolute: Any, scratch: Any,
+    lasts: Any, v_images: Any, v_alphas: Any, v_depths: Any, gradients: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """`numba_blending.backward` in C++; same arguments."""
     arrays = _common(columns, rows, transmittances.shape, records, ids, starts, backgrounds)
     arrays += [transmittances, lasts, v_images, v_alphas]
     depths = _pointer(v_depths, v_depths.ndim == 3)
-    library().blend_backward(*map(_pointer, arrays), depths, _pointer(gradients), int(absolute.ndim == 2), len(scratch))
+    library().blend_backward(*map(_pointer, arrays), depths, _pointer(gradients), len(scratch))
 
 
 @contextmanager

@@ -19,14 +19,14 @@ from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable as turntable_cameras
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.files import write_atomically
-from ..dreamer_core.formats import WRITABLE, save_gaussians
+from ..dreamer_core.formats import FORMATS, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.media import FILMS, check_film, contact_sheet, render_views, write_film
 from .host.images import cancellable, to_pil
 from .host.splat import from_splat
 from .sockets import CATEGORY, errors_named
 
-FORMATS = [suffix[1:] for suffix in WRITABLE]
+TIPS = {f.suffix[1:]: f.tip for f in FORMATS if f.write is not None}
 ANIMATIONS = ["none", *(suffix[1:] for suffix in FILMS)]
 ELEVATION = 15.0
 """Degrees above the horizon of the pictures."""
@@ -97,11 +97,9 @@ class DreamerXLExport(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "format",
-                    options=FORMATS,
+                    options=list(TIPS),
                     default="ply",
-                    tooltip="ply: the standard 3DGS file, exact, opens everywhere. compressed.ply: a quarter of it, "
-                    "for SuperSplat and PlayCanvas. splat: 32 bytes a Gaussian, without reflections (spherical "
-                    "harmonics). spz: the smallest.",
+                    tooltip=" ".join(f"{name}: {tip}." for name, tip in TIPS.items()),
                 ),
                 io.Combo.Input(
                     "turntable",

@@ -23,7 +23,7 @@ from dreamer_core.client.graph import Graph, read_graph
 from dreamer_core.client.run import execute
 from dreamer_core.client.server import Server
 from dreamer_core.files import write_atomically
-from dreamer_core.initializers.files import gaussians_from_file
+from dreamer_core.initializers.start_files import gaussians_from_file
 from dreamer_core.media import render_views, to_uint8
 
 from . import comfyui

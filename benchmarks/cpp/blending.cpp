@@ -136,7 +136,7 @@ inline int64_t slot_of(const float* r, int column, int row) {
     return int64_t(reinterpret_cast<const int32_t*>(r)[15]) + row * width + column;
 }
 
-template <bool DEPTH, bool ABSOLUTE>
+template <bool DEPTH>
 void unblend(const Lists& lists, int64_t start, int count, int column, int row, float* gradients,
              int stride, Backward& b) {
     const float left = float(column * TILE), top = float(row * TILE);
@@ -147,11 +147,11 @@ void unblend(const Lists& lists, int64_t start, int count, int column, int row, 
         const float* r = lists.records + int64_t(lists.ids[start + k]) * RECORD;
         const float mx = r[0] - left, my = r[1] - top, ha = r[2], cb = r[3], hc = r[4], o = r[5], limit = r[6];
         const float ca = ha + ha, cc = hc + hc, red = r[7], green = r[8], blue = r[9], z = r[10], number = float(k + 1);
-        float r0 = 0, r1 = 0, r2 = 0, r3 = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0, so = 0, ax = 0, ay = 0;
+        float r0 = 0, r1 = 0, r2 = 0, r3 = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0, so = 0;
         const Runs runs = runs_of(r, left, top);
         for (int run = 0; run < runs.count; run++) {
             const int from = LANES * (run * BLOCKS + runs.first), to = LANES * (run * BLOCKS + runs.last);
-#pragma omp simd reduction(+ : r0, r1, r2, r3, sx, sy, sxx, sxy, syy, so, ax, ay)
+#pragma omp simd reduction(+ : r0, r1, r2, r3, sx, sy, sxx, sxy, syy, so)
             for (int p = from; p < to; p++) {
                 const float dx = mx - b.x[p], dy = my - b.y[p];
                 const float s = ha * dx * dx + hc * dy * dy + cb * dx * dy;
@@ -179,10 +179,6 @@ void unblend(const Lists& lists, int64_t start, int count, int column, int row, 
                 sxx += vx * dx;
                 sxy += vx * dy;
                 syy += vy * dy;
-                if (ABSOLUTE) {
-                    ax += std::fabs(ca * vx + cb * vy);
-                    ay += std::fabs(cb * vx + cc * vy);
-                }
             }
         }
         float* out = gradients + slot_of(r, column, row) * stride;
@@ -196,14 +192,10 @@ void unblend(const Lists& lists, int64_t start, int count, int column, int row, 
         out[7] = r1;
         out[8] = r2;
         if (DEPTH) out[GRADIENTS] = r3;
-        if (ABSOLUTE) {
-            out[stride - 2] = o * ax;
-            out[stride - 1] = o * ay;
-        }
     }
 }
 
-template <bool DEPTH, bool ABSOLUTE>
+template <bool DEPTH>
 void backward_bin(const Lists& lists, int64_t bin, const float* transmittances,
                   const int32_t* lasts, const float* v_images, const float* v_alphas, const float* v_depths,
                   float* gradients, int stride, Backward& b) {
@@ -236,7 +228,7 @@ void backward_bin(const Lists& lists, int64_t bin, const float* transmittances,
         float* out = gradients + slot_of(r, column, row) * stride;
         std::fill(out, out + stride, 0.0f);
     }
-    unblend<DEPTH, ABSOLUTE>(lists, start, count, column, row, gradients, stride, b);
+    unblend<DEPTH>(lists, start, count, column, row, gradients, stride, b);
 }
 
 template <bool DEPTH>
@@ -252,19 +244,19 @@ void forward_all(const Lists& lists, float* images, float* transmittances, int32
     }
 }
 
-template <bool DEPTH, bool ABSOLUTE>
+template <bool DEPTH>
 void backward_all(const Lists& lists, const float* transmittances, const int32_t* lasts,
                   const float* v_images, const float* v_alphas, const float* v_depths, float* gradients,
                   int workers) {
     const int64_t bins = int64_t(lists.views) * lists.columns * lists.rows;
-    const int stride = GRADIENTS + DEPTH + 2 * ABSOLUTE;
+    const int stride = GRADIENTS + DEPTH;
 #pragma omp parallel for schedule(static, 1) num_threads(workers)
     for (int w = 0; w < workers; w++) {
         Backward buffer;
         prepare(buffer);
         for (int64_t bin = w; bin < bins; bin += workers)
-            backward_bin<DEPTH, ABSOLUTE>(lists, bin, transmittances, lasts, v_images, v_alphas, v_depths,
-                                          gradients, stride, buffer);
+            backward_bin<DEPTH>(lists, bin, transmittances, lasts, v_images, v_alphas, v_depths, gradients, stride,
+                                buffer);
     }
 }
 
@@ -280,14 +272,13 @@ void blend_forward(const int32_t* sizes, const float* records, const int32_t* id
     (depths ? forward_all<true> : forward_all<false>)(lists, images, transmittances, lasts, depths, workers);
 }
 
-// `v_depths` null: no depth; `absolute` 0: no absolute gradients.
+// `v_depths` null: no depth.
 void blend_backward(const int32_t* sizes, const float* records, const int32_t* ids,
                     const int64_t* starts, const float* backgrounds, const float* transmittances,
                     const int32_t* lasts, const float* v_images, const float* v_alphas, const float* v_depths,
-                    float* gradients, int absolute, int workers) {
+                    float* gradients, int workers) {
     const Lists lists{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], records, ids, starts, backgrounds};
-    const auto run = v_depths ? (absolute ? backward_all<true, true> : backward_all<true, false>)
-                              : (absolute ? backward_all<false, true> : backward_all<false, false>);
+    const auto run = v_depths ? backward_all<true> : backward_all<false>;
     run(lists, transmittances, lasts, v_images, v_alphas, v_depths, gradients, workers);
 }
 }

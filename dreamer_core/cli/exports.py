@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import InputError
-from ..formats import save_gaussians
-from ..formats.gsply_backend import import_gsply
+from ..formats import require_packages, save_gaussians
 from ..gaussians import Gaussians
 from ..media import write_film
 from ..optimize.identity import plain
@@ -27,8 +26,7 @@ def parse_exports(texts: Sequence[str]) -> tuple[str, ...]:
     for name in (part.strip().lower().removeprefix(".") for text in texts for part in text.split(",")):
         if name not in EXPORTS:
             raise InputError("--export", f"one or more of {', '.join(EXPORTS)}, with commas", name or "nothing")
-        if name == "spz":
-            import_gsply("--export", "writing an .spz")
+        require_packages(f".{name}", "--export")
         if name not in names:
             names.append(name)
     return tuple(names)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..formats import READABLE, load_gaussians, read_metadata, splat_suffix
-from ..formats.compressed_ply import is_compressed
+from ..formats import READABLE, load_gaussians, read_metadata, splat_format
 from ..gaussians import Gaussians
 
 
@@ -38,20 +37,10 @@ def describe(gaussians: Gaussians) -> dict[str, str]:
     }
 
 
-NAMES = {
-    ".ply": "PLY, 3DGS",
-    ".compressed.ply": "PLY, compressed (PlayCanvas)",
-    ".splat": "splat (antimatter15)",
-    ".spz": "SPZ (Niantic)",
-}
-
-
 def format_name(path: Path) -> str:
     """What kind of file it is, and its size."""
-    suffix = splat_suffix(path)
-    if suffix.endswith(".ply"):
-        suffix = ".compressed.ply" if is_compressed(path) else ".ply"
-    return f"{NAMES[suffix]}, {path.stat().st_size:,} bytes"
+    found = splat_format(path)
+    return f"{path.suffix[1:] if found is None else found.title}, {path.stat().st_size:,} bytes"
 
 
 def run(args: argparse.Namespace) -> int:

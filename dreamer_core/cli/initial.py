@@ -14,8 +14,8 @@ import torch
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers import FITTED_SIZE, SHAPES, START_FILES, UPS, gaussians_from_file, initial_shape
-from ..initializers.files import is_splat
 from ..initializers.shap_e import ShapEConfig, shap_e_gaussians
+from ..initializers.start_files import is_splat
 from ..optimize.randomness import step_generator
 from ..teachers.sdxl.prompt_tokens import plain_words
 

@@ -14,9 +14,10 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
-from .frame import to_file_frame
+from .file_frame import to_file_frame
+from .format import Format
 from .gsply_backend import read
-from .metadata import ply_header, with_comments
+from .ply_header import property_names, with_comments
 
 VISIBLE = 1 / 255
 """Opacity above which a Gaussian is kept."""
@@ -49,9 +50,18 @@ def write_compressed_ply(
 
 def is_compressed(path: Path) -> bool:
     """Whether a PLY's header declares packed attributes."""
-    return b" packed_position" in ply_header(path)
+    return b"packed_position" in property_names(path)
 
 
 def read_compressed_ply(path: Path, field: str) -> Gaussians:
     """What a compressed PLY holds, in the file's frame (gsply). Errors: InputError."""
     return read(path, field, "a compressed PLY", lambda gsply: gsply.plyread)
+
+
+COMPRESSED_PLY = Format(
+    ".compressed.ply",
+    "PLY, compressed (PlayCanvas)",
+    "a quarter of it, for SuperSplat and PlayCanvas",
+    write=write_compressed_ply,
+    recognise=is_compressed,
+)

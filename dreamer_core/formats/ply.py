@@ -17,8 +17,9 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
 from .compressed_ply import is_compressed, read_compressed_ply
-from .frame import check_file, to_file_frame, to_world
-from .metadata import with_comments
+from .file_frame import check_file, to_file_frame, to_world
+from .format import Format
+from .ply_header import property_names, read_comments, with_comments
 
 _REQUIRED = (
     "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
@@ -96,3 +97,19 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         shN=higher,
     )
     return to_world(gaussians, path, field)
+
+
+def holds_gaussians(path: Path) -> bool:
+    """Whether a PLY's header declares attributes of Gaussians rather than of points or a mesh."""
+    return bool(property_names(path) & {b"f_dc_0", b"scale_0", b"rot_0"})
+
+
+PLY = Format(
+    ".ply",
+    "PLY, 3DGS",
+    "the standard 3DGS file, exact, opens everywhere",
+    read=read_ply,
+    write=write_ply,
+    recognise=holds_gaussians,
+    metadata=read_comments,
+)

@@ -16,7 +16,8 @@ import torch
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
-from .frame import check_file, to_file_frame, to_world
+from .file_frame import check_file, to_file_frame, to_world
+from .format import Format
 
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
@@ -64,3 +65,12 @@ def read_splat(path: Path, field: str = "FILE") -> Gaussians:
         rgb=rgba[:, :3],
     )
     return to_world(gaussians, path, field)
+
+
+SPLAT = Format(
+    ".splat",
+    "splat (antimatter15)",
+    "32 bytes a Gaussian, without reflections (spherical harmonics)",
+    read=read_splat,
+    write=write_splat,
+)

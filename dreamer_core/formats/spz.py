@@ -18,7 +18,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
-from .frame import check_file, to_file_frame, to_world
+from .file_frame import check_file, to_file_frame, to_world
+from .format import Format
 from .gsply_backend import import_gsply, read
 
 FRACTION = 12
@@ -32,6 +33,10 @@ def fraction_bits(extent: float) -> int:
     return min(FRACTION, math.floor(math.log2((WHOLE - 1) / max(extent, 1e-9))))
 
 
+def _gsply(field: str) -> Any:
+    return import_gsply(field, "writing an .spz")
+
+
 def write_spz(
     gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None = None, field: str = "splat"
 ) -> None:
@@ -39,7 +44,7 @@ def write_spz(
 
     Errors: InputError without gsply, for no Gaussians, NaN or inf, or positions beyond four million units.
     """
-    gsply = import_gsply(field, "writing an .spz")
+    gsply = _gsply(field)
     g = to_file_frame(gaussians, field)
     extent = float(g.means.abs().max())
     bits = fraction_bits(extent)
@@ -61,3 +66,6 @@ def read_spz(path: Path, field: str = "FILE") -> Gaussians:
     """The Gaussians of an .spz, in our world. Errors: InputError; one of version 4 needs the package zstandard."""
     check_file(path, field, "an .spz file")
     return to_world(read(path, field, "an .spz file", lambda gsply: gsply.read_spz), path, field)
+
+
+SPZ = Format(".spz", "SPZ (Niantic)", "the smallest", read=read_spz, write=write_spz, require=_gsply)

@@ -73,7 +73,6 @@ def rasterize(
     backgrounds: Tensor | None = None,  # [C, 3]
     depth: bool = False,
     depth_gradient: bool = True,
-    absgrad: bool = False,
     near: float = 0.01,
     far: float = 1e10,
     eps2d: float = 0.3,
@@ -86,7 +85,6 @@ def rasterize(
         depth: also accumulate depth.
         depth_gradient: False takes z for a constant in the depth channel; gradients through the blending
             weights stay.
-        absgrad: after the backward pass set `info["means2d"].absgrad`, sums of absolute per-pixel gradients.
         near, far: depths drawn, world units.
         eps2d: added to the image-plane variances, square pixels.
         backend: see `resolve_backend`.
@@ -109,7 +107,6 @@ def rasterize(
         backgrounds=backgrounds,
         depth=depth,
         depth_gradient=depth_gradient,
-        absgrad=absgrad,
         near=near,
         far=far,
         eps2d=eps2d,
@@ -124,7 +121,6 @@ def render(
     backgrounds: Tensor | None = None,  # [C, 3]
     depth: bool = False,
     depth_gradient: bool = True,
-    absgrad: bool = False,
     backend: str = "auto",
 ) -> RenderOutput:
     """Images of a scene from a batch of cameras; see `rasterize`. Cameras go to the scene's device."""
@@ -144,6 +140,5 @@ def render(
         backgrounds=None if backgrounds is None else backgrounds.to(device=device, dtype=dtype),
         depth=depth,
         depth_gradient=depth_gradient,
-        absgrad=absgrad,
         backend=backend,
     )

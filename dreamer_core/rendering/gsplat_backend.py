@@ -124,7 +124,7 @@ def _loading_failure(device_index: int) -> str:
         one = torch.ones(1, 3, device=device)
         quats, opacities = torch.ones(1, 4, device=device), torch.ones(1, device=device)
         eye = torch.eye(4, device=device)[None]
-        options: dict[str, Any] = {"depth": False, "depth_gradient": True, "absgrad": False}
+        options: dict[str, Any] = {"depth": False, "depth_gradient": True}
         _call(one, quats, one, opacities, one, eye, eye[:, :3, :3], 16, 16, None, 0.01, 1e10, 0.3, **options)
         torch.cuda.synchronize(device)
     except Exception as error:  # imports, compilers and drivers fail in many ways; all of them mean: another renderer
@@ -162,7 +162,6 @@ def _call(
     *,
     depth: bool,
     depth_gradient: bool,
-    absgrad: bool,
     packed: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """`gsplat.rasterization` for all views at once; depth is the fourth channel of the result.
@@ -194,7 +193,6 @@ def _call(
         packed=packed,
         backgrounds=backgrounds,
         render_mode="RGB+D" if depth and depth_gradient else "RGB",
-        absgrad=absgrad,
     )
     return result
 
@@ -213,13 +211,12 @@ def rasterize(
     backgrounds: Tensor | None,  # [C, 3]
     depth: bool,
     depth_gradient: bool,
-    absgrad: bool,
     near: float,
     far: float,
     eps2d: float,
 ) -> RenderOutput:
     """See `facade.rasterize`; computes in float32 and returns the type of `means`."""
-    options: dict[str, Any] = {"depth": depth, "depth_gradient": depth_gradient, "absgrad": absgrad}
+    options: dict[str, Any] = {"depth": depth, "depth_gradient": depth_gradient}
     if len(means) == 0:
         # gsplat's kernels are not launched for nothing to draw.
         return torch_backend.rasterize(

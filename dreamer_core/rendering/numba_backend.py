@@ -154,7 +154,6 @@ class _Blend(torch.autograd.Function):
         width: int,
         height: int,
         with_depth: bool,
-        absgrad_target: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         views = means2d.shape[0]
         images = np.empty((views, height, width, 3), np.float32)
@@ -187,7 +186,7 @@ class _Blend(torch.autograd.Function):
                 _scratch(),
             )
         ctx.lists, ctx.background, ctx.transmittances, ctx.lasts = lists, background, transmittances, lasts
-        ctx.with_depth, ctx.absgrad_target = with_depth, absgrad_target
+        ctx.with_depth = with_depth
         ctx.shared_colors, ctx.shape = colors.ndim == 2, tuple(depths.shape)
         alphas = torch.from_numpy(1 - transmittances)
         return torch.from_numpy(images), alphas, torch.from_numpy(depth_sums)
@@ -198,13 +197,11 @@ class _Blend(torch.autograd.Function):
         views, n = ctx.shape
         v_images, v_alphas, v_depth_sums = (_array(g) for g in grads)
         with_depths = ctx.with_depth and ctx.needs_input_grad[2]
-        with_absgrad = ctx.absgrad_target is not None
         m = len(lists.ids)
-        gradients = np.empty((m, blending.GRADIENTS + ctx.with_depth + 2 * with_absgrad), np.float32)
+        gradients = np.empty((m, blending.GRADIENTS + ctx.with_depth), np.float32)
         v_means2d, v_conics = np.zeros((views * n, 2), np.float32), np.zeros((views * n, 3), np.float32)
         v_opacities, v_colors = np.zeros(views * n, np.float32), np.zeros((views * n, 3), np.float32)
         v_depths = np.zeros(views * n if with_depths else 0, np.float32)
-        v_absolute = np.zeros((views * n, 2) if with_absgrad else 0, np.float32)
         with numba_runtime.KERNELS:
             blending.backward(
                 lists.columns,
@@ -220,7 +217,6 @@ class _Blend(torch.autograd.Function):
                 v_alphas,
                 v_depth_sums,
                 gradients,
-                v_absolute,
                 _scratch(),
             )
             blending.sum_slots(
@@ -232,12 +228,7 @@ class _Blend(torch.autograd.Function):
                 v_opacities,
                 v_colors,
                 v_depths,
-                v_absolute,
             )
-        if with_absgrad:
-            target = ctx.absgrad_target[0]
-            values = torch.from_numpy(v_absolute).view(views, n, 2)
-            target.absgrad = values.to(target)
         view_colors = torch.from_numpy(v_colors).view(views, n, 3)
         v_background = None
         if ctx.needs_input_grad[5]:
@@ -249,7 +240,7 @@ class _Blend(torch.autograd.Function):
             torch.from_numpy(v_opacities).view(views, n).sum(0),
             view_colors.sum(0) if ctx.shared_colors else view_colors,
             v_background,
-            *([None] * 5),
+            *([None] * 4),
         )
 
 
@@ -267,7 +258,6 @@ def rasterize(
     backgrounds: Tensor | None,  # [C, 3]
     depth: bool,
     depth_gradient: bool,
-    absgrad: bool,
     near: float,
     far: float,
     eps2d: float,
@@ -302,7 +292,6 @@ def rasterize(
         width,
         height,
         depth,
-        [means2d] if absgrad and means2d.requires_grad else None,
     )
     images, alphas, depth_sums = (x.to(like) for x in blended)
     info: dict[str, Any] = {

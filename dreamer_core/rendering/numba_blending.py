@@ -39,8 +39,7 @@ SLOT = 15
 AHEAD = 8
 """Entries by which records are fetched in advance: a tile's records lie scattered over more than the cache holds."""
 GRADIENTS = 9
-"""Gradients in a slot: x, y, conic xx, xy, yy, opacity, red, green, blue; then depth if asked, then |x|, |y| if
-asked."""
+"""Gradients in a slot: x, y, conic xx, xy, yy, opacity, red, green, blue; then depth if asked."""
 
 U = np.uint64
 P1, P2, P3, P4, P5, P6, P7, P8 = (U(PIXELS * i) for i in range(1, 9))
@@ -244,11 +243,9 @@ def _unblend(
     buffer: Any,
     v_depths: Any,
     gradients: Any,
-    absolute: Any,
 ) -> None:
     """Gradients of the first `count` entries of a tile, last to first."""
     with_depth = v_depths.ndim == 3
-    with_absolute = absolute.ndim == 2
     for k in range(count - 1, -1, -1):
         g = ids[start + k]
         prefetch(records, ids[start + max(k - 2 * AHEAD, 0)])
@@ -263,7 +260,7 @@ def _unblend(
         red, green, blue, z = records[g, 7], records[g, 8], records[g, 9], records[g, 10]
         number = np.float32(k + 1)
         r0, r1, r2, r3 = F0, F0, F0, F0
-        sx, sy, sxx, sxy, syy, so, ax, ay = F0, F0, F0, F0, F0, F0, F0, F0
+        sx, sy, sxx, sxy, syy, so = F0, F0, F0, F0, F0, F0
         first, last, runs = _runs(x0, x1, y0, y1)
         for run in range(runs):
             for p in range(LANES * U(run * BLOCKS + first), LANES * U(run * BLOCKS + last)):
@@ -298,9 +295,6 @@ def _unblend(
                 sxx += vx * dx
                 sxy += vx * dy
                 syy += vy * dy
-                if with_absolute:
-                    ax += abs(ca * vx + cb * vy)
-                    ay += abs(cb * vx + cc * vy)
         q = _slot(records, tags, g, column, row)
         # d alpha / d exponent = -alpha: one factor for all sums.
         gradients[q, 0], gradients[q, 1] = -o * (ca * sx + cb * sy), -o * (cb * sx + cc * sy)
@@ -309,8 +303,6 @@ def _unblend(
         gradients[q, 6], gradients[q, 7], gradients[q, 8] = r0, r1, r2
         if with_depth:
             gradients[q, GRADIENTS] = r3
-        if with_absolute:
-            gradients[q, gradients.shape[1] - 2], gradients[q, gradients.shape[1] - 1] = o * ax, o * ay
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
@@ -329,7 +321,6 @@ def _backward_tile(
     v_alphas: Any,
     v_depths: Any,
     gradients: Any,
-    absolute: Any,
     buffer: Any,
 ) -> None:
     view, tile = bin // (columns * rows), bin % (columns * rows)
@@ -364,8 +355,7 @@ def _backward_tile(
         for c in range(gradients.shape[1]):
             gradients[q, c] = F0
     _unblend(
-        records, ids, start, count, np.float32(left), np.float32(top), tags, column, row, buffer, v_depths,
-        gradients, absolute,
+        records, ids, start, count, np.float32(left), np.float32(top), tags, column, row, buffer, v_depths, gradients
     )  # fmt: skip
 
 
@@ -383,8 +373,7 @@ def backward(
     v_images: Any,  # [C, H, W, 3]
     v_alphas: Any,  # [C, H, W]
     v_depths: Any,  # [C, H, W], or rank 1 for none
-    gradients: Any,  # [M, 9 to 12] out
-    absolute: Any,  # rank 2 to ask for absolute gradients
+    gradients: Any,  # [M, 9 or 10] out
     scratch: Any,  # [workers, SCRATCH]
 ) -> None:
     workers = scratch.shape[0]
@@ -395,7 +384,7 @@ def backward(
         for bin in range(w, starts.shape[0] - 1, workers):
             _backward_tile(
                 bin, columns, rows, records, ids, starts, tags, backgrounds, transmittances, lasts,
-                v_images, v_alphas, v_depths, gradients, absolute, buffer,
+                v_images, v_alphas, v_depths, gradients, buffer,
             )  # fmt: skip
 
 
@@ -403,18 +392,17 @@ def backward(
 def sum_slots(
     order: Any,  # [R] index into the flattened [C, N]
     slots: Any,  # [R + 1]
-    gradients: Any,  # [M, 9 to 12]
+    gradients: Any,  # [M, 9 or 10]
     v_means2d: Any,  # [C * N, 2] out, zero on entry like all that follow
     v_conics: Any,  # [C * N, 3] out
     v_opacities: Any,  # [C * N] out
     v_colors: Any,  # [C * N, 3] out
     v_depths: Any,  # [C * N] out, or empty
-    v_absolute: Any,  # [C * N, 2] out, or rank 1 for none
 ) -> None:
     for r in prange(order.shape[0]):
         flat = order[r]
         a0, a1, a2, a3, a4, a5, a6, a7, a8 = F0, F0, F0, F0, F0, F0, F0, F0, F0
-        z, x, y = F0, F0, F0
+        z = F0
         for q in range(slots[r], slots[r + 1]):
             a0 += gradients[q, 0]
             a1 += gradients[q, 1]
@@ -427,14 +415,9 @@ def sum_slots(
             a8 += gradients[q, 8]
             if v_depths.shape[0] > 0:
                 z += gradients[q, GRADIENTS]
-            if v_absolute.ndim == 2:
-                x += gradients[q, gradients.shape[1] - 2]
-                y += gradients[q, gradients.shape[1] - 1]
         v_means2d[flat, 0], v_means2d[flat, 1] = a0, a1
         v_conics[flat, 0], v_conics[flat, 1], v_conics[flat, 2] = a2, a3, a4
         v_opacities[flat] = a5
         v_colors[flat, 0], v_colors[flat, 1], v_colors[flat, 2] = a6, a7, a8
         if v_depths.shape[0] > 0:
             v_depths[flat] = z
-        if v_absolute.ndim == 2:
-            v_absolute[flat, 0], v_absolute[flat, 1] = x, y

@@ -15,7 +15,7 @@ class RenderOutput:
     `info` follows the contract of gsplat's strategies: `width`, `height`, `n_cameras`, `radii` [C, N, 2] int32
     in pixels (0 where a Gaussian is not drawn), `gaussian_ids` None, `means2d` [C, N, 2] in pixels, `depths`
     [C, N], `conics` [C, N, 3] and `opacities` [C, N]. `means2d` is the very tensor on the autograd path: call
-    `retain_grad()` on it; after the backward pass `means2d.absgrad` [C, N, 2] is set if `absgrad` was asked.
+    `retain_grad()` on it.
     """
 
     colors: Tensor  # [C, H, W, 3] over the backgrounds, black where there were none

@@ -199,7 +199,6 @@ class _Blend(torch.autograd.Function):
         opacities: Tensor,  # [N]
         features: Tensor,  # [N, D]
         tiles: Tiles,
-        absgrad: Tensor | None,  # [N, 2] accumulates |d loss / d means2d| per pixel
     ) -> tuple[Tensor, Tensor]:  # [tiles, PIXELS, D], [tiles, PIXELS]
         counts = tiles.starts[1:] - tiles.starts[:-1]
         blended = features.new_zeros(len(counts), PIXELS, features.shape[1])
@@ -226,7 +225,7 @@ class _Blend(torch.autograd.Function):
             blended[some] = sums
             batches.append((some, longest, reaches))
         ctx.save_for_backward(means2d, conics, opacities, features, transmittances)
-        ctx.tiles, ctx.batches, ctx.absgrad = tiles, batches, absgrad
+        ctx.tiles, ctx.batches = tiles, batches
         return blended, transmittances
 
     @staticmethod
@@ -240,13 +239,12 @@ class _Blend(torch.autograd.Function):
             behind = transmittances[some] * v_transmittances[some]
             for chunk, reach in reversed(list(zip(_chunks(ctx.tiles, some, longest), reaches))):
                 covered = _alphas(means2d, conics, opacities, chunk)
-                found = _chunk_gradients(covered, conics, opacities, features, chunk, reach, v, behind, ctx.absgrad)
+                found = _chunk_gradients(covered, conics, opacities, features, chunk, reach, v, behind)
                 gradients.index_add_(0, chunk.ids.flatten(), found.flatten(0, 1))
         return (
             *gradients.split([2, 3, 1, features.shape[1]], dim=1)[:2],
             gradients[:, 5],
             gradients[:, 6:],
-            None,
             None,
         )
 
@@ -260,7 +258,6 @@ def _chunk_gradients(
     reach: Tensor,  # [T, PIXELS] before the chunk
     v: Tensor,  # [T, PIXELS, D]
     behind: Tensor,  # [T, PIXELS] of what lies behind the chunk on entry, of the chunk as well on return
-    absgrad: Tensor | None,
 ) -> Tensor:  # [T, K, 6 + D]
     """Gradients of mean (2), conic (3), opacity and features of a chunk's Gaussians in their tiles."""
     alpha, dx, dy = covered.alpha, covered.dx, covered.dy
@@ -279,11 +276,6 @@ def _chunk_gradients(
     x, xx = (of_columns * dx).sum(1), (of_columns * dx * dx).sum(1)
     y, yy = (of_rows * dy).sum(1), (of_rows * dy * dy).sum(1)
     a, b, c = conics[chunk.ids].unbind(-1)
-    if absgrad is not None:
-        a1, b1, c1 = a[:, None], b[:, None], c[:, None]
-        horizontal = ((a1 * dx)[:, None] + (b1 * dy)[:, :, None]).mul_(q).abs_().sum((1, 2))
-        vertical = ((b1 * dx)[:, None] + (c1 * dy)[:, :, None]).mul_(q).abs_().sum((1, 2))
-        absgrad.index_add_(0, chunk.ids.flatten(), torch.stack([horizontal, vertical], dim=-1).flatten(0, 1))
     opacity = of_columns.sum(1) / opacities[chunk.ids].clamp_min(ALPHA_MIN)
     geometry = [-(a * x + b * y), -(b * x + c * y), -0.5 * xx, -(mixed * dy).sum(1), -0.5 * yy, opacity]
     return torch.cat([torch.stack(geometry, dim=-1), weights.transpose(1, 2) @ v], dim=-1)
@@ -297,11 +289,10 @@ def blend_view(
     tiles: Tiles,
     width: int,
     height: int,
-    absgrad: Tensor | None,  # [N, 2]
 ) -> tuple[Tensor, Tensor]:  # [H, W, D], [H, W]
     """Features of one view over nothing, and its transmittance."""
     rows = -(-height // TILE)
-    blended, transmittances = _Blend.apply(means2d, conics, opacities, features, tiles, absgrad)
+    blended, transmittances = _Blend.apply(means2d, conics, opacities, features, tiles)
 
     def assemble(values: Tensor) -> Tensor:  # [tiles, PIXELS, D] -> [H, W, D]
         grid = values.reshape(rows, tiles.columns, TILE, TILE, -1).transpose(1, 2)
@@ -324,7 +315,6 @@ def rasterize(
     backgrounds: Tensor | None,  # [C, 3]
     depth: bool,
     depth_gradient: bool,
-    absgrad: bool,
     near: float,
     far: float,
     eps2d: float,
@@ -333,10 +323,6 @@ def rasterize(
     views = viewmats.shape[0]
     projection = project(means, quats, scales, opacities, viewmats, Ks, width, height, near, far, eps2d)
     radii, means2d, depths, conics = projection
-    sink = None
-    if absgrad and means2d.requires_grad:
-        sink = torch.zeros_like(means2d.detach())
-        means2d.absgrad = sink  # type: ignore[attr-defined]
     features = colors.expand(views, -1, -1)
     if depth:
         z = depths if depth_gradient else depths.detach()
@@ -352,7 +338,6 @@ def rasterize(
             tiles,
             width,
             height,
-            None if sink is None else sink[view],
         )
         images.append(image)
         transmittances.append(transmittance)

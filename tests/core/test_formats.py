@@ -20,7 +20,7 @@ from dreamer_core.formats import (
     sidecar,
     splat_suffix,
 )
-from dreamer_core.formats.metadata import COMMENTS_AT_MOST, ply_header
+from dreamer_core.formats.ply_header import COMMENTS_AT_MOST, ply_header
 from dreamer_core.gaussians import SH_C0, Gaussians, rgb_to_sh
 
 PACKED = (".compressed.ply", ".splat", ".spz")

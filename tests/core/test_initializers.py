@@ -25,10 +25,10 @@ from dreamer_core.initializers import (
     oriented,
     upright,
 )
-from dreamer_core.initializers.files import is_splat
 from dreamer_core.initializers.mesh import Mesh, to_display, to_linear
 from dreamer_core.initializers.model_files import MODEL_UP, read_points
 from dreamer_core.initializers.placement import extent, rotated
+from dreamer_core.initializers.start_files import is_splat
 from dreamer_core.rendering import render
 
 RED, GREEN, BLUE = (255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255)

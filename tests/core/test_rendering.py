@@ -86,8 +86,6 @@ def gradients(
     random_loss(output).backward()
     found = {name: leaf.grad for name, leaf in leaves.items()}
     found["means2d"] = output.info["means2d"].grad
-    if options.get("absgrad"):
-        found["absgrad"] = output.info["means2d"].absgrad
     return output, found
 
 
@@ -100,8 +98,8 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_numba_equals_torch(size: tuple[int, int], depth: bool) -> None:
     values, cams = scene(400), cameras(*size)
     values["backgrounds"] = torch.rand(3, 3, generator=torch.Generator().manual_seed(1))
-    expected, expected_gradients = gradients(values, cams, "torch", depth=depth, absgrad=True)
-    got, got_gradients = gradients(values, cams, "numba", depth=depth, absgrad=True)
+    expected, expected_gradients = gradients(values, cams, "torch", depth=depth)
+    got, got_gradients = gradients(values, cams, "numba", depth=depth)
     torch.testing.assert_close(got.colors, expected.colors, atol=3e-6, rtol=0)
     torch.testing.assert_close(got.alphas, expected.alphas, atol=3e-6, rtol=0)
     assert torch.equal(got.info["radii"], expected.info["radii"])
@@ -115,8 +113,8 @@ def test_numba_equals_torch(size: tuple[int, int], depth: bool) -> None:
         assert relative(got_gradients[name], gradient) < 2e-5, name
 
 
-def literal(values: dict[str, Tensor], cams: Cameras) -> tuple[RenderOutput, list[Tensor]]:
-    """Blending as it is defined, Gaussian after Gaussian over all pixels, for autograd; and every pixel's distances."""
+def literal(values: dict[str, Tensor], cams: Cameras) -> RenderOutput:
+    """Blending as it is defined, Gaussian after Gaussian over all pixels, for autograd."""
     from dreamer_core.rendering.torch_backend import project
 
     w, h = cams.width, cams.height
@@ -127,13 +125,12 @@ def literal(values: dict[str, Tensor], cams: Cameras) -> tuple[RenderOutput, lis
     )
     y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
     pixels = torch.stack([x, y], dim=-1).double()
-    images, alphas, sums, deltas = [], [], [], []
+    images, alphas, sums = [], [], []
     for view in range(len(cams.viewmats)):
         T, alive = torch.ones(h, w).double(), torch.ones(h, w, dtype=torch.bool)
         color, depth = torch.zeros(h, w, 3).double(), torch.zeros(h, w).double()
         order = depths[view].argsort(stable=True)
         delta = means2d[view][order, None, None] - pixels  # [N, h, w, 2]
-        delta.retain_grad()
         for i, g in enumerate(order):
             if radii[view, g, 0] == 0:
                 continue
@@ -151,37 +148,31 @@ def literal(values: dict[str, Tensor], cams: Cameras) -> tuple[RenderOutput, lis
         images.append(color + T[..., None] * values["backgrounds"][view])
         alphas.append(1 - T)
         sums.append(depth)
-        deltas.append(delta)
-    output = RenderOutput(torch.stack(images), torch.stack(alphas)[..., None], torch.stack(sums)[..., None], {})
-    return output, [*deltas, means2d, depths]
+    return RenderOutput(torch.stack(images), torch.stack(alphas)[..., None], torch.stack(sums)[..., None], {})
 
 
 @pytest.mark.parametrize("opaque", [False, True])
 def test_torch_equals_the_literal_definition(opaque: bool) -> None:
-    """Images, gradients and absolute gradients, also where pixels finish, alpha is cut off and lists have chunks."""
+    """Images and gradients, also where pixels finish, alpha is cut off and lists have chunks."""
     values, cams = scene(200, size=1.5, dtype=torch.float64), cameras(19, 10, views=2)
     if opaque:
         values["opacities"] = 0.5 + 0.5 * values["opacities"]
         values["opacities"][::5] = 1.0
     values["backgrounds"] = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
-    got, found = gradients(values, cams, "torch", depth=True, absgrad=True)
+    got, found = gradients(values, cams, "torch", depth=True)
     leaves = {name: value.clone().requires_grad_(True) for name, value in values.items()}
-    expected, (first, second, _, depths) = literal(leaves, cams)
+    expected = literal(leaves, cams)
     random_loss(expected).backward()
     for a, b in ((got.colors, expected.colors), (got.alphas, expected.alphas), (got.depth_sums, expected.depth_sums)):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
     for name, leaf in leaves.items():
         assert relative(found[name], leaf.grad) < 1e-10, name
-    for view, delta in enumerate((first, second)):
-        absolute = torch.empty(200, 2).double()
-        absolute[depths[view].argsort(stable=True)] = delta.grad.abs().sum((1, 2))
-        assert relative(found["absgrad"][view], absolute) < 1e-10
     if opaque:
         assert (1 - expected.alphas).min() < 2e-3
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ on this machine")
-@pytest.mark.parametrize("options", [{"depth": True, "absgrad": True}, {}])
+@pytest.mark.parametrize("options", [{"depth": True}, {}])
 def test_cpp_kernels_equal_numba(options: dict[str, bool]) -> None:
     """The C++ kernels that the benchmark compares with compute the same thing."""
     pytest.importorskip("numba")
@@ -200,7 +191,7 @@ def test_cpp_kernels_equal_numba(options: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("options", [{}, {"depth": True}, {"absgrad": True}])
+@pytest.mark.parametrize("options", [{}, {"depth": True}])
 def test_colors_per_view(backend: str, options: dict[str, bool]) -> None:
     values, cams = scene(100), cameras(32)
     colors = torch.rand(3, 100, 3, generator=torch.Generator().manual_seed(2))
@@ -346,7 +337,7 @@ def test_nothing_to_draw(backend: str, case: str) -> None:
     values["means"] = values["means"] + torch.tensor(offset)
     values["backgrounds"] = torch.tensor([[0.1, 0.2, 0.3]])
     cams = orbit_cameras([0.0], 0.0, 3.5, 0.55, 20, 18)
-    output, found = gradients(values, cams, backend, depth=True, absgrad=True)
+    output, found = gradients(values, cams, backend, depth=True)
     torch.testing.assert_close(output.colors, values["backgrounds"].expand(1, 18, 20, 3))
     assert output.alphas.abs().max() == 0
     assert output.depth_sums.abs().max() == 0
@@ -376,18 +367,18 @@ def test_inputs_of_any_layout_and_type(backend: str) -> None:
     assert not strided["means"].is_contiguous()
     assert torch.equal(draw(strided, cams, backend).colors, expected)
     doubles = {name: value.double() for name, value in values.items()}
-    output, found = gradients(doubles, cams, backend, depth=True, absgrad=True)
+    output, found = gradients(doubles, cams, backend, depth=True)
     assert output.colors.dtype == output.alphas.dtype == output.depth_sums.dtype == torch.float64
     assert all(x.dtype == torch.float64 for x in found.values())
     torch.testing.assert_close(output.colors.float(), expected, atol=3e-6, rtol=0)
     with torch.no_grad():
-        assert torch.equal(draw(values, cams, backend, absgrad=True).colors, expected)
+        assert torch.equal(draw(values, cams, backend).colors, expected)
 
 
 def test_numba_is_deterministic() -> None:
     values, cams = scene(3000), cameras(100, 70)
-    first, first_gradients = gradients(values, cams, "numba", depth=True, absgrad=True)
-    second, second_gradients = gradients(values, cams, "numba", depth=True, absgrad=True)
+    first, first_gradients = gradients(values, cams, "numba", depth=True)
+    second, second_gradients = gradients(values, cams, "numba", depth=True)
     assert torch.equal(first.colors, second.colors)
     assert all(torch.equal(first_gradients[name], second_gradients[name]) for name in first_gradients)
 
@@ -478,8 +469,7 @@ def test_spherical_harmonics_equal_gsplat(backend: str, degree: int) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("absgrad", [False, True])
-def test_default_strategy_densifies_and_prunes(backend: str, absgrad: bool) -> None:
+def test_default_strategy_densifies_and_prunes(backend: str) -> None:
     strategy_module = pytest.importorskip("gsplat.strategy")
     values, cams = scene(60, size=0.5), cameras(48)
     values["opacities"][:5] = 0.001
@@ -487,12 +477,10 @@ def test_default_strategy_densifies_and_prunes(backend: str, absgrad: bool) -> N
         Gaussians.from_activated(*(values[n] for n in PARAMETERS[:4]), values["colors"]).as_params()
     )
     optimizers = {name: torch.optim.Adam([param], lr=1e-3) for name, param in params.items()}
-    strategy = strategy_module.DefaultStrategy(
-        absgrad=absgrad, grow_grad2d=1e-3, grow_scale3d=0.2, refine_start_iter=0, refine_every=1
-    )
+    strategy = strategy_module.DefaultStrategy(grow_grad2d=1e-3, grow_scale3d=0.2, refine_start_iter=0, refine_every=1)
     strategy.check_sanity(params, optimizers)
     state = strategy.initialize_state()
-    output = render(Gaussians.from_params(params), cams, absgrad=absgrad, backend=backend)
+    output = render(Gaussians.from_params(params), cams, backend=backend)
     strategy.step_pre_backward(params, optimizers, state, 1, output.info)
     random_loss(output).backward()
     strategy._update_state(params, state, output.info)

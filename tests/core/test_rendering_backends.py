@@ -259,7 +259,7 @@ def test_the_call_of_gsplat(fake: FakeGsplat, depth_gradient: bool, with_backgro
 
     values, cams = scene(30, size=0.5), cameras(20, 12)
     results = []
-    options = {"depth": True, "depth_gradient": depth_gradient, "absgrad": False}
+    options = {"depth": True, "depth_gradient": depth_gradient}
     options |= {"near": 0.01, "far": 1e10, "eps2d": 0.3}
     background = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) if with_background else None
     from dreamer_core.rendering import torch_backend
@@ -274,7 +274,6 @@ def test_the_call_of_gsplat(fake: FakeGsplat, depth_gradient: bool, with_backgro
     (expected, expected_gradients), (got, got_gradients) = results
     call = fake.calls[0]
     assert call["packed"] is False
-    assert call["absgrad"] is False
     assert call["near_plane"] == 0.01
     assert call["render_mode"] == ("RGB+D" if depth_gradient else "RGB")
     torch.testing.assert_close(got.colors, expected.colors)
@@ -294,7 +293,7 @@ def test_a_broken_gsplat_call_becomes_one_clear_error(fake: FakeGsplat, monkeypa
     with pytest.raises(InputError, match="nvcc"):
         gsplat_backend.rasterize(
             one, torch.ones(1, 4), one, one[:, 0], one, torch.eye(4)[None], torch.eye(3)[None], 8, 8,
-            backgrounds=None, depth=False, depth_gradient=True, absgrad=False, near=0.01, far=1e10, eps2d=0.3,
+            backgrounds=None, depth=False, depth_gradient=True, near=0.01, far=1e10, eps2d=0.3,
         )  # fmt: skip
 
 
@@ -308,7 +307,7 @@ def test_gsplat_on_a_gpu_equals_torch() -> None:
     values = {name: value.to(CUDA) for name, value in scene(400).items()}
     cams = cameras(75, 41).to(CUDA)
     for depth_gradient in (True, False):
-        options = {"depth": True, "depth_gradient": depth_gradient, "absgrad": True}
+        options = {"depth": True, "depth_gradient": depth_gradient}
         expected, expected_gradients = gradients(values, cams, "torch", **options)
         got, got_gradients = gradients(values, cams, "gsplat", **options)
         torch.testing.assert_close(got.colors, expected.colors, atol=5e-3, rtol=0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
-from ..formats import READABLE, load_gaussians
-from ..formats.metadata import ply_header
+from ..formats import READABLE, load_gaussians, splat_format
 from ..gaussians import Gaussians
 from ..optimize.randomness import step_generator
 from .model_files import MODEL_UP, MODELS, read_points
@@ -20,15 +19,10 @@ START_FILES = tuple(dict.fromkeys([*READABLE, *MODELS]))
 
 def is_splat(path: Path) -> bool:
     """Whether a file holds Gaussians rather than points or a mesh: by its suffix, a .ply by its attributes."""
-    suffix = path.suffix.lower()
-    if suffix != ".ply" or suffix not in READABLE:
-        return suffix in READABLE
     try:
-        header = ply_header(path)
+        return splat_format(path) is not None
     except OSError:
         return False
-    names = {line.split()[-1] for line in header.splitlines() if line.startswith(b"property ")}
-    return bool(names & {b"f_dc_0", b"scale_0", b"rot_0", b"packed_position"})
 
 
 def gaussians_from_file(

@@ -10,7 +10,6 @@ import folder_paths
 import numpy as np
 from comfy_api.latest import Types, io
 
-from ..dreamer_core.diffusion.safetensors_header import content_key
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.initializers import (
@@ -29,6 +28,7 @@ from ..dreamer_core.initializers import (
 from ..dreamer_core.initializers.model_files import sample_meshes
 from ..dreamer_core.initializers.references import references
 from ..dreamer_core.optimize.randomness import step_generator
+from ..dreamer_core.teachers.safetensors_header import content_key
 from .host.mesh import one_from_mesh
 from .host.splat import one_from_splat, to_splat
 from .shap_e import NONE_FOUND, make_shape, shap_e_folders

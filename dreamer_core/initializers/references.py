@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..formats.metadata import ply_header
+from ..formats.ply_header import ply_header
 
 GLB_HEADER = 20
 """Bytes up to the JSON: mark, version, length; length and kind of the first part."""

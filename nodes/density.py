@@ -28,7 +28,7 @@ class DreamerXLDensityControl(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, enabled: str | bool | None = PRESET) -> bool | str:
         # Graphs of earlier versions hold true or false.
-        return one_of({"enabled": enabled}, {"enabled": lambda: (PRESET, ON, OFF, True, False)}) or True
+        return one_of("enabled", enabled, (PRESET, ON, OFF, True, False)) or True
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:

@@ -219,7 +219,7 @@ class DreamerXLOptimize(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, resolution: int | None = None, preset: str | None = None) -> bool | str:
-        if wrong := one_of({"preset": preset}, {"preset": lambda: PRESETS}):
+        if wrong := one_of("preset", preset, PRESETS):
             return wrong
         return validated(
             cls,

@@ -7,7 +7,7 @@ so that whatever preset the optimiser runs with stays as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,6 +25,8 @@ LEFT_ALONE = "Values that you do not change stay the preset's."
 """What the description of a settings node ends with."""
 ANGLES = "angles"
 """Among overrides: the name of a camera preset, which is no setting."""
+LOWEST = "lowest"
+"""In /object_info: the lowest value that means something, where an untouched widget lies below it."""
 UNTOUCHED = -math.inf
 """Below the bounds of every number."""
 Overrides = Mapping[str, Any]
@@ -58,10 +60,12 @@ def untouched(setting: Setting) -> Any:
 
 
 def is_touched(setting: Setting, value: Any) -> bool:
-    """Whether a widget's value means anything; numbers below the bounds do not, so that arrows can leave them."""
+    """Whether a widget's value means anything. Whatever lies below 0 and the bounds does not, so that arrows can leave
+    it; what lies below the bounds alone is refused later.
+    """
     if value is None or value == untouched(setting):
         return False
-    return setting.number is None or setting.knob.low is None or value >= setting.knob.low
+    return setting.number is None or setting.knob.low is None or value >= min(setting.knob.low, 0)
 
 
 @cache
@@ -119,8 +123,11 @@ def variant_widgets(choice: Setting, variant: type[Settings]) -> list[io.Input]:
 def _preset_widget(setting: Setting, end: int, left: str) -> io.Input:
     """One widget; `left` says what an untouched one leaves."""
     nothing = untouched(setting)
-    word = isinstance(nothing, str)
-    how = nothing if word else f"Below {shown(float(setting.knob.low or 0))}"
+    how = (
+        nothing
+        if isinstance(nothing, str) or nothing == 0
+        else f"Below {shown(min(float(setting.knob.low or 0), 0.0))}"
+    )
     tip = setting.knob.second_tip if end else setting.knob.tip
     return _widget(setting, ends(setting)[end], nothing, f"{tip} {how}: {left}.")
 
@@ -142,6 +149,8 @@ def _widget(setting: Setting, id: str, default: Any, tip: str) -> io.Input:
     if setting.number is not None:
         assert knob.low is not None
         bounds = {"default": default, "min": min(knob.low, default), "max": knob.high, "step": knob.step}
+        if default < knob.low:
+            common["extra_dict"] = {LOWEST: knob.low}
         return (io.Int if setting.number is int else io.Float).Input(id, **bounds, **common)
     if setting.kind is str:
         return io.String.Input(id, default=default, **common)
@@ -226,10 +235,9 @@ def ordered(settings: Iterable[Setting], names: Iterable[str]) -> list[Setting]:
     return [left.pop(name) for name in names] + list(left.values())
 
 
-def one_of(inputs: Mapping[str, Any], choices: Mapping[str, Callable[[], Iterable[str | bool]]]) -> str:
-    """What is wrong with words that ComfyUI leaves to a node's own check, or nothing; linked values are None."""
-    for name, options in choices.items():
-        value = inputs.get(name)
-        if value is not None and value not in (allowed := list(options())):
-            return f"{name}: expected one of {', '.join(map(str, allowed))}, got {value!r}"
-    return ""
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> str:
+    """What is wrong with a word that ComfyUI leaves to a node's own check, or nothing; a linked one is None."""
+    options = list(allowed)
+    if value is None or value in options:
+        return ""
+    return f"{name}: expected one of {', '.join(map(str, options))}, got {value!r}"

@@ -14,8 +14,8 @@ from . import comfyui
 from .graph_format import CHOICE, Info
 
 FOLDER = comfyui.ROOT / "web" / "docs"
-UNTOUCHED = re.compile(r"Below (\S+): the (?:preset's|method's own)")
-"""What the tooltip of a number says that begins below its bounds."""
+LOWEST = "lowest"
+"""Where an untouched widget lies below it: the lowest value that means something (`nodes.widgets.LOWEST`)."""
 BEGIN, END = "<!-- written by tools.help_pages -->", "<!-- end -->"
 
 
@@ -66,8 +66,8 @@ def values(spec: list[Any]) -> str:
         return ", ".join(f"**`{o}`**" if o == default else f"`{o}`" for o in offered)
     if spec[0] in ("INT", "FLOAT"):
         low, high = options.get("min"), options.get("max")
-        if untouched := UNTOUCHED.search(options.get("tooltip", "")):
-            return f"{untouched[1]} to {number(high)}, or **{number(default)}**"
+        if LOWEST in options:
+            return f"{number(options[LOWEST])} to {number(high)}, or **{number(default)}**"
         whole = isinstance(high, int) and high > 2**62
         bounds = "0 or more" if whole else f"{number(low)} to {number(high)}"
         return f"{bounds}; **{number(default)}**"

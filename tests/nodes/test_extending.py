@@ -109,7 +109,7 @@ def test_a_new_method_is_everywhere(extended):
     assert described["options"][-1]["key"] == "still"
     assert described["tooltip"].endswith("still: Stands still (no paper).")
     _, patience = described["options"][-1]["inputs"]["optional"]["patience"]
-    tip = "Steps it waits. 1 to 7. Below 1: the method's own (3)."
+    tip = "Steps it waits. 1 to 7. Below 0: the method's own (3)."
     assert [patience[k] for k in ("tooltip", "default", "max")] == [tip, -1, 7]
     assert f"| `method.patience` *(still)* | 1 to 7, or **-1** | {tip} |" in extended["tables"][name]
     assert extended["english"][name]["inputs"]["method_patience"] == {"tooltip": tip}

@@ -221,7 +221,32 @@ def test_a_touched_widget_changes_its_setting_alone(built, widgets, declared, sc
 
 def test_linked_and_missing_values_leave_the_presets(built):
     """What a graph of another program leaves out, and a number that a link brings below the bounds."""
-    for values in ({}, {"max_gaussians": None}, {"max_gaussians": 3, "start": -7, "enabled": "preset"}):
+    for values in ({}, {"max_gaussians": None}, {"max_gaussians": -3, "start": -7, "enabled": "preset"}):
         assert built("low_vram", "DreamerXLDensityControl", values) == built.presets["low_vram"].config
     assert built("starter", "DreamerXLDensityControl", {"enabled": True}).density.enabled is True  # of earlier graphs
     assert built("official", "DreamerXLDensityControl", {"enabled": False}).density.enabled is False
+
+
+@pytest.mark.parametrize(
+    ("node", "values", "message"),
+    [
+        ("DreamerXLDensityControl", {"max_gaussians": 3}, "density.max_gaussians: expected a whole number from 4 to"),
+        ("DreamerXLCameras", {"radius_min": 0.05}, r"cameras.radius: expected two numbers from 0.1 to 100"),
+        (
+            "DreamerXLTSMGuidance",
+            {"method": {"method": "preset"}, "delta": 0},
+            "guidance.delta: expected a whole number",
+        ),
+    ],
+)
+def test_a_number_between_untouched_and_the_bounds_is_refused(execute, node, values, message):
+    """What lies below 0 leaves the preset's; nothing that looks like a value is dropped."""
+    with pytest.raises(ValueError, match=message):
+        execute(node, **values)
+
+
+def test_a_resolution_below_its_bounds_is_refused(built):
+    with pytest.raises(
+        ValueError, match="Dreamer XL Optimize: resolution: expected a whole number from 64 to 2048, got 32"
+    ):
+        built("starter", "DreamerXLOptimize", {"resolution": 32})

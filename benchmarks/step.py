@@ -32,7 +32,7 @@ from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, op
 from dreamer_core.optimize.memory import MemoryMode, free_bytes, plan_memory
 from dreamer_core.optimize.report import PHASES, Stopwatch
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
-from dreamer_core.settings import nested
+from dreamer_core.setting_values import nested
 from dreamer_core.teachers.moves import FIRST_TIMESTEP, euler_step
 from dreamer_core.teachers.teacher import Conditioning, Teacher
 

@@ -17,7 +17,8 @@ from comfy_api.latest import io
 from ..dreamer_core.cameras import with_angles
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
-from ..dreamer_core.settings import Setting, Settings, changed, declared_settings, own_settings, values
+from ..dreamer_core.setting_values import changed, values
+from ..dreamer_core.settings import Setting, Settings, declared_settings, own_settings
 
 PRESET = "preset"
 ON, OFF = "on", "off"

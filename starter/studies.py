@@ -14,7 +14,7 @@ from dreamer_core.guidance import sample_timesteps
 from dreamer_core.optimize import DensityConfig, OptimizeConfig
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
-from dreamer_core.settings import changed
+from dreamer_core.setting_values import changed
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
 from dreamer_core.teachers.teacher import Conditioning
 

@@ -19,14 +19,14 @@ from ..optimize.checkpoint import read_metadata
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
 from ..prompts import PromptConfig, encode_prompts
-from ..settings import show
+from ..setting_values import show
 from .exports import parse_exports
+from .generate_config import add_setting_options, build_config
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name, own_folder
 from .run_folder import EXPORTS, RunFolder
 from .session import Session
-from .settings import add_setting_options, build_config
 
 if TYPE_CHECKING:
     from ..teachers.sdxl.loading import DiffusersSDXL

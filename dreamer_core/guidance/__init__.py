@@ -9,8 +9,8 @@ from .base import (
     guided_noise,
 )
 from .clipping import ClipConfig, clip_depth_gradient, clip_pixel_gradient
-from .config import METHODS, GuidanceConfig, sample_timesteps
 from .method import Method
+from .methods import METHODS, GuidanceConfig, sample_timesteps
 
 __all__ = [
     "METHODS",

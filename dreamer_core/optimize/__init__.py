@@ -4,11 +4,11 @@ from ..guidance import GuidanceConfig
 from .backgrounds import BackgroundConfig
 from .checkpoint import load_state, save_state
 from .cleanup import CleanupConfig, CleanupReport, clean
-from .config import OptimizeConfig, Recipe
 from .density import DensityConfig
 from .learning_rates import LearningRates
 from .loop import StepReport, optimize, train_step
 from .presets import PRESETS, Preset
+from .recipe import OptimizeConfig, Recipe
 from .regularizers import RegularizerConfig
 from .state import OptimizationState
 

@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
-from ..settings import Settings, nested
-from .config import Recipe
+from ..setting_values import nested
+from ..settings import Settings
+from .recipe import Recipe
 
 RESULTS = 2
 """Counts up when the same recipe begins to give another result, so that no older state is gone on from."""

@@ -18,10 +18,10 @@ from ..prompts import PromptProcessor
 from ..teachers.moves import offset_noise
 from ..teachers.teacher import Teacher
 from . import density
-from .config import OptimizeConfig, Recipe
 from .encoding import EncodedImages
 from .memory import used_bytes
 from .randomness import global_seed, step_generator
+from .recipe import OptimizeConfig, Recipe
 from .regularizers import scene_terms, total_variation
 from .report import StepReport, Stopwatch
 from .state import MAX_BAD_STEPS, OptimizationState

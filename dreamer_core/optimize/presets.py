@@ -9,9 +9,9 @@ from ..cameras import OrbitConfig
 from ..guidance import ClipConfig, GuidanceConfig
 from ..guidance.tsm import TSM
 from .cleanup import CleanupConfig
-from .config import OptimizeConfig
 from .density import DensityConfig
 from .learning_rates import LearningRates
+from .recipe import OptimizeConfig
 from .regularizers import RegularizerConfig
 
 RELEASED_NEGATIVE = (

@@ -11,8 +11,8 @@ from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
 from ..teachers.teacher import Teacher
 from .cleanup import CleanupReport, clean
-from .config import OptimizeConfig
 from .loop import optimize
+from .recipe import OptimizeConfig
 from .report import StepReport
 from .state import OptimizationState
 

@@ -12,8 +12,8 @@ from ..cameras import Cameras, pooled_fov, sample_orbit
 from ..gaussians import Gaussians
 from ..rendering import RenderOutput, render
 from .backgrounds import sample_backgrounds
-from .config import Recipe
 from .randomness import step_generator
+from .recipe import Recipe
 from .regularizers import normalized_disparity
 
 

@@ -20,7 +20,7 @@ from dreamer_core.formats import read_ply
 from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize import run as one_run
 from dreamer_core.optimize.report import PHASES
-from dreamer_core.settings import values
+from dreamer_core.setting_values import values
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"splat.ply", "turntable.mp4", "views.png", "run.json", "metrics.csv", "state.safetensors"}

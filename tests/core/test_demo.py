@@ -8,7 +8,7 @@ import pytest
 
 from dreamer_core.cli import build_parser
 from dreamer_core.cli.generate import preset_name
-from dreamer_core.cli.settings import build_config
+from dreamer_core.cli.generate_config import build_config
 from dreamer_core.optimize import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]

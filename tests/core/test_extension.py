@@ -68,7 +68,7 @@ def extended(tmp_path_factory):
     package = folder / "dreamer_core"
     shutil.copytree(ROOT / "dreamer_core", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "guidance" / "fade.py").write_text(METHOD, encoding="utf-8")
-    config = package / "guidance" / "config.py"
+    config = package / "guidance" / "methods.py"
     insert(config, "from .ism import ISM\n", "from .fade import Fade\n")
     insert(config, "SDSBridge)\n", "Fade, ")
     insert(package / "optimize" / "regularizers.py", "    max_anisotropy: Annotated[", SETTING)

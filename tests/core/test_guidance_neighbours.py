@@ -26,7 +26,8 @@ from dreamer_core.guidance.sds_bridge import SDSBridge
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.optimize import PRESETS
 from dreamer_core.prompts import PromptConfig, encode_prompts, perp_neg_weights
-from dreamer_core.settings import changed, own_settings
+from dreamer_core.setting_values import changed
+from dreamer_core.settings import own_settings
 from dreamer_core.teachers.teacher import Conditioning
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from dreamer_core.optimize import PRESETS, OptimizeConfig
-from dreamer_core.optimize.config import Recipe
 from dreamer_core.optimize.identity import Identity, plain
+from dreamer_core.optimize.recipe import Recipe
 from dreamer_core.prompts import PromptConfig
-from dreamer_core.settings import changed, declared_settings
+from dreamer_core.setting_values import changed
+from dreamer_core.settings import declared_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 UNDECIDING = {"steps", "memory", "recompute_encoder"}

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 from dreamer_core.errors import DivergenceError
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import DensityConfig, OptimizationState
-from dreamer_core.optimize.config import LearningRates, RegularizerConfig
 from dreamer_core.optimize.mcmc import covariances, refine, relocation
+from dreamer_core.optimize.recipe import LearningRates, RegularizerConfig
 from dreamer_core.optimize.regularizers import scene_terms
 
 

@@ -9,7 +9,8 @@ from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig
 from dreamer_core.optimize.memory import CHECKPOINTED_BYTES_PER_PIXEL, UNET_BYTES_PER_LATENT, plan_memory
 from dreamer_core.prompts import PromptConfig
-from dreamer_core.settings import declared_settings, values
+from dreamer_core.setting_values import values
+from dreamer_core.settings import declared_settings
 
 RELEASED = {
     "resolution": 1024,

@@ -7,26 +7,15 @@ from typing import Annotated, ClassVar
 
 import pytest
 
-from dreamer_core.cli.settings import GenerateConfig
+from dreamer_core.cli.generate_config import GenerateConfig
 from dreamer_core.errors import InputError
 from dreamer_core.guidance import Method
 from dreamer_core.guidance.csd import CSD
 from dreamer_core.guidance.sds import SDS
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.optimize import PRESETS, OptimizeConfig
-from dreamer_core.settings import (
-    Choice,
-    Knob,
-    Settings,
-    changed,
-    declared_settings,
-    nested,
-    own_settings,
-    parse_value,
-    parsed,
-    show,
-    values,
-)
+from dreamer_core.setting_values import changed, nested, parse_value, parsed, show, values
+from dreamer_core.settings import Choice, Knob, Settings, declared_settings, own_settings
 
 DECLARED = declared_settings(GenerateConfig)
 IDS = [f"{s.name}{f' ({s.variant})' if s.variant else ''}" for s in DECLARED]

@@ -8,7 +8,7 @@ import torch
 from dreamer_core.errors import InputError
 from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.randomness import step_generator
-from dreamer_core.settings import changed
+from dreamer_core.setting_values import changed
 from starter import evaluate_3d
 from starter.evaluate_3d import name_of, rough_cloud, run, table
 from starter.shapes import KINDS

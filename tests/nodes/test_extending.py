@@ -49,7 +49,7 @@ nodes = asyncio.run(importlib.import_module("extended.nodes.extension").DreamerX
 info = json.loads(json.dumps({n.GET_SCHEMA().node_id: n.GET_NODE_INFO_V1() for n in nodes}))
 found = {n.GET_SCHEMA().node_id: n for n in nodes}
 build = importlib.import_module("extended.nodes.optimize").build_config
-values = importlib.import_module("extended.dreamer_core.settings").values
+values = importlib.import_module("extended.dreamer_core.setting_values").values
 def config(preset, node, **inputs):
     return dict(values(build(preset, found[node].execute(**inputs).args[0])))
 sys.path.append(pack)
@@ -79,11 +79,11 @@ def extended(tmp_path_factory):
     lines.insert(last + 1, SETTING)
     (copy / "dreamer_core/optimize/regularizers.py").write_text("".join(lines), encoding="utf-8")
     (copy / "dreamer_core/guidance/still.py").write_text(METHOD, encoding="utf-8")
-    config = (copy / "dreamer_core/guidance/config.py").read_text(encoding="utf-8")
+    config = (copy / "dreamer_core/guidance/methods.py").read_text(encoding="utf-8")
     assert "SDSBridge)\n" in config
     config = config.replace("from .tsm import TSM\n", "from .still import Still\nfrom .tsm import TSM\n")
     config = config.replace("SDSBridge)\n", "SDSBridge, Still)\n")
-    (copy / "dreamer_core/guidance/config.py").write_text(config, encoding="utf-8")
+    (copy / "dreamer_core/guidance/methods.py").write_text(config, encoding="utf-8")
     command = [sys.executable, "-c", ASK, str(copy), os.environ["COMFYUI_PATH"]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

@@ -133,7 +133,7 @@ def built(execute, ours, monkeypatch):
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_it_builds_the_configuration_it_built(built, ours, name):
-    values = ours("dreamer_core.settings").values
+    values = ours("dreamer_core.setting_values").values
     made = built(GRAPHS[name])
     assert set(made) == set(CONFIGS[name])
     for number, config in made.items():

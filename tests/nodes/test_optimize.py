@@ -104,7 +104,7 @@ def test_cancelled_state_is_on_disk(optimize, ours, monkeypatch, tmp_path):
 
 def test_a_name_says_everything_but_the_number_of_steps(ours, scene):
     module, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
-    change = ours("dreamer_core.settings").changed
+    change = ours("dreamer_core.setting_values").changed
     config = core.PRESETS["starter"].config
 
     def name(cfg=config, backend="numba", **changes):

@@ -190,7 +190,7 @@ def touched(schema, choice, option, widget, value):
 
 def test_a_touched_widget_changes_its_setting_alone(built, widgets, declared, schemas, ours):
     """On every preset, from a node whose other widgets are untouched."""
-    settings, errors, seen = ours("dreamer_core.settings"), ours("dreamer_core.errors"), 0
+    settings, errors, seen = ours("dreamer_core.setting_values"), ours("dreamer_core.errors"), 0
     unset = ours("nodes.widgets").untouched
     for setting, end in declared:
         for node, choice, option, widget in widgets_of(widgets, setting, end):

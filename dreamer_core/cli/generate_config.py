@@ -10,7 +10,8 @@ from ..cameras import with_angles
 from ..errors import InputError
 from ..optimize import OptimizeConfig, Preset
 from ..prompts import PromptConfig
-from ..settings import Choice, Setting, changed, declared_settings, parsed
+from ..setting_values import changed, parsed
+from ..settings import Choice, Setting, declared_settings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.rasterizer import make_scene
 from benchmarks.report import finish, wait
 from dreamer_core.cameras import Cameras, turntable
-from dreamer_core.rendering import gsplat_backend, rasterize
+from dreamer_core.rendering import RasterizeCall, gsplat_backend, rasterize
 
 CASES = ((20_000, 512, 1), (20_000, 512, 4), (100_000, 1024, 1), (100_000, 1024, 4), (300_000, 1024, 4))
 """Gaussians, pixels per side, views."""
@@ -35,9 +35,9 @@ def draw(
     device = weights.device
     wait(device)
     start = time.perf_counter()
-    options: dict[str, Any] = {"width": cameras.width, "height": cameras.height, "depth": True, "backend": backend}
-    options |= leaves
-    out = rasterize(viewmats=cameras.viewmats, Ks=cameras.Ks, **options)
+    sizes = {"width": cameras.width, "height": cameras.height}
+    call = RasterizeCall(**leaves, viewmats=cameras.viewmats, Ks=cameras.Ks, **sizes, depth=True)
+    out = rasterize(call, backend)
     assert out.depth_sums is not None  # as `depth` is asked for
     image = torch.cat([out.colors, out.depth_sums], dim=-1)
     gradients = torch.autograd.grad(image, list(leaves.values()), weights)

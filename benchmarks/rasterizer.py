@@ -34,7 +34,7 @@ from torch import Tensor
 from benchmarks import cpp_blending
 from benchmarks.report import machine, print_table
 from dreamer_core.cameras import Cameras, orbit_cameras
-from dreamer_core.rendering import numba_backend, rasterize
+from dreamer_core.rendering import RasterizeCall, numba_backend, rasterize
 from dreamer_core.rendering.torch_backend import sort_into_tiles
 
 Clock = Callable[[], float]
@@ -65,19 +65,15 @@ def make_scene(n: int) -> Scene:
 
 def product(backend: str) -> Callable[[Scene, Cameras], Image]:
     def draw(scene: Scene, camera: Cameras) -> Image:
-        out = rasterize(
-            scene["means"],
-            scene["quats"],
-            scene["scales"],
-            scene["opacities"],
-            scene["colors"],
+        call = RasterizeCall(
+            **scene,
             viewmats=camera.viewmats,
             Ks=camera.Ks,
             width=camera.width,
             height=camera.height,
             depth=True,
-            backend=backend,
         )
+        out = rasterize(call, backend)
         assert out.depth_sums is not None  # as `depth` is asked for
         return torch.cat([out.colors, out.depth_sums], dim=-1)[0], out.alphas[0, ..., 0]
 

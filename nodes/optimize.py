@@ -16,7 +16,7 @@ from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, 
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
-from ..dreamer_core.rendering import resolve_backend
+from ..dreamer_core.rendering import RENDERER_NAMES, resolve_backend
 from ..dreamer_core.settings import Setting
 from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
@@ -42,7 +42,6 @@ from .sockets import (
 from .widgets import PRESET, Overrides, applied, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
-RENDERERS = ("auto", "gsplat", "numba", "torch")
 NUMBERS = ("steps", "views", "resolution")
 PLACED = (*NUMBERS, "seed", "depth_share", "scale_noise", "memory")
 """Top-level settings whose inputs have their place in saved graphs."""
@@ -197,7 +196,7 @@ class DreamerXLOptimize(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "renderer",
-                    options=list(RENDERERS),
+                    options=list(RENDERER_NAMES),
                     default="auto",
                     optional=True,
                     advanced=True,

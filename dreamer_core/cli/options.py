@@ -9,19 +9,18 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..rendering import resolve_backend
-
-RENDERERS = ("auto", "gsplat", "numba", "torch")
+from ..rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """--device and --renderer."""
+    kinds = ", ".join(f"{renderer.name} ({renderer.purpose})" for renderer in RENDERERS)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
         "--renderer",
-        choices=RENDERERS,
+        choices=RENDERER_NAMES,
         default="auto",
-        help="rasterizer (default: gsplat on CUDA, else numba)",
+        help=f"rasterizer; auto (default) is the first that works of: {kinds}",
     )
 
 

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from functools import cache
 
 import torch
 
 from ..errors import InputError
+from .gsplat_backend import GSPLAT
+from .numba_renderer import NUMBA
+from .renderer import Renderer
+from .torch_backend import TORCH
 
-log = logging.getLogger(__name__)
+RENDERERS: tuple[Renderer, ...] = (GSPLAT, NUMBA, TORCH)
+"""Every renderer in the order in which "auto" tries them; a new one is a file beside these and a name here."""
 
-NAMES = ("auto", "gsplat", "numba", "torch")
-
-_REMEDIES = {
-    "gsplat": "choose 'auto' or 'numba', or install a gsplat wheel built for this torch and CUDA version",
-    "numba": "choose 'auto' or 'torch', or install a numba that supports the installed numpy",
-}
-
-
-@cache
-def _numba_reason() -> str:
-    from .numba_runtime import unusable_reason
-
-    return unusable_reason()
-
-
-def _gsplat_reason(device: torch.device, *, load: bool) -> str:
-    from .gsplat_backend import unusable_reason
-
-    return unusable_reason(device, load=load)
+RENDERER_NAMES = ("auto", *(renderer.name for renderer in RENDERERS))
+"""What a user can choose."""
 
 
 def available_backends(device: torch.device | str) -> dict[str, str]:
@@ -39,40 +26,46 @@ def available_backends(device: torch.device | str) -> dict[str, str]:
     gsplat is neither imported nor built to find out; `resolve_backend` does that.
     """
     device = torch.device(device)
-    return {"gsplat": _gsplat_reason(device, load=False), "numba": _numba_reason(), "torch": ""}
+    return {renderer.name: renderer.unusable_reason(device, False) for renderer in RENDERERS}
 
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _first_usable(device: torch.device) -> Renderer:
+    """The renderer that "auto" means; warns once where it settles for less."""
+    reasons: list[str] = []
+    for renderer in RENDERERS:
+        if renderer.devices and device.type not in renderer.devices:
+            continue
+        reason = renderer.unusable_reason(device, True)
+        if not reason:
+            if reasons:
+                _warn_once(f"Rendering with {renderer.name!r}, which is slower. {'; '.join(reasons)}.")
+            return renderer
+        reasons.append(f"{renderer.name} is not used: {reason}")
+    raise InputError("renderer", "one that works here", "; ".join(reasons))
+
+
+def find_renderer(name: str, device: torch.device | str) -> Renderer:
+    """The renderer that `name` means for tensors on `device`: "auto" is the first of RENDERERS that works there.
+
+    Raises InputError where there is none of that name, or it cannot work.
+    """
+    device = torch.device(device)
+    if name == "auto":
+        return _first_usable(device)
+    renderer = next((renderer for renderer in RENDERERS if renderer.name == name), None)
+    if renderer is None:
+        raise InputError("renderer", f"one of {', '.join(RENDERER_NAMES)}", repr(name))
+    reason = renderer.unusable_reason(device, True)
+    if reason:
+        raise InputError("renderer", "one that works here", f"{name!r}: {reason}", renderer.remedy)
+    return renderer
 
 
 def resolve_backend(name: str, device: torch.device | str) -> str:
-    """The renderer that `name` means for tensors on `device`: "auto", "gsplat", "numba" or "torch".
-
-    "auto" is gsplat on a CUDA device, else numba, else plain torch; it warns once where it settles for less.
-    Raises InputError where a renderer asked for by name cannot work.
-    """
-    device = torch.device(device)
-    if name not in NAMES:
-        raise InputError("renderer", f"one of {', '.join(NAMES)}", repr(name))
-    if name == "torch":
-        return name
-    if name != "auto":
-        reason = _gsplat_reason(device, load=True) if name == "gsplat" else _numba_reason()
-        if reason:
-            raise InputError("renderer", "one that works here", f"{name!r}: {reason}", _REMEDIES[name])
-        return name
-    reasons = []
-    if device.type == "cuda":
-        reason = _gsplat_reason(device, load=True)
-        if not reason:
-            return "gsplat"
-        reasons.append(f"gsplat is not used: {reason}")
-    reason = _numba_reason()
-    chosen = "torch" if reason else "numba"
-    if reason:
-        reasons.append(f"the fast portable renderer is not used: {reason}")
-    if reasons:
-        _warn_once(f"Rendering with {chosen!r}, which is slower. {'; '.join(reasons)}.")
-    return chosen
+    """The name of the renderer that `find_renderer` finds."""
+    return find_renderer(name, device).name

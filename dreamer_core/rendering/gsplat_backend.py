@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import shutil
 import threading
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import torch_backend
 from .output import RenderOutput
+from .renderer import RasterizeCall, Renderer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,9 @@ LOAD_NOTICE = (
 NO_EXTENSION = (
     "gsplat's CUDA code is missing: there is no prebuilt extension and no CUDA toolkit (nvcc) to build it with"
 )
+REMEDY = "choose 'auto' or 'numba', or install a gsplat wheel built for this torch and CUDA version"
 _LOADING = threading.Lock()
+_TENSORS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
 _INFO = ("radii", "means2d", "depths", "conics", "opacities")
 
 
@@ -124,15 +128,14 @@ def _loading_failure(device_index: int) -> str:
         one = torch.ones(1, 3, device=device)
         quats, opacities = torch.ones(1, 4, device=device), torch.ones(1, device=device)
         eye = torch.eye(4, device=device)[None]
-        options: dict[str, Any] = {"depth": False, "depth_gradient": True}
-        _call(one, quats, one, opacities, one, eye, eye[:, :3, :3], 16, 16, None, 0.01, 1e10, 0.3, **options)
+        _call(RasterizeCall(one, quats, one, opacities, one, eye, eye[:, :3, :3], 16, 16))
         torch.cuda.synchronize(device)
     except Exception as error:  # imports, compilers and drivers fail in many ways; all of them mean: another renderer
         return explain(error)
     return ""
 
 
-def unusable_reason(device: torch.device, *, load: bool = False) -> str:
+def unusable_reason(device: torch.device, load: bool = False) -> str:
     """Why gsplat cannot render on `device`, or an empty string.
 
     With `load` it is imported, built if that is needed (a message is logged first) and tried; without, only what can
@@ -145,25 +148,7 @@ def unusable_reason(device: torch.device, *, load: bool = False) -> str:
         return _loading_failure(torch.cuda.current_device() if device.index is None else device.index)
 
 
-def _call(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    backgrounds: Tensor | None,
-    near: float,
-    far: float,
-    eps2d: float,
-    *,
-    depth: bool,
-    depth_gradient: bool,
-    packed: bool = False,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def _call(call: RasterizeCall, packed: bool = False) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """`gsplat.rasterization` for all views at once; depth is the fourth channel of the result.
 
     Density control reads the statistics of every Gaussian in every view, which `packed` leaves out; what it would save
@@ -171,76 +156,54 @@ def _call(
     """
     from gsplat import rasterization
 
-    if depth and not depth_gradient:
+    colors, viewmats, backgrounds = call.colors, call.viewmats, call.backgrounds
+    if call.depth and not call.depth_gradient:
         # gsplat's own depth channel always passes gradients on, so constant depths go in as a colour.
-        z = torch.einsum("cj,nj->cn", viewmats[:, 2, :3], means.detach()) + viewmats[:, 2, 3, None]
-        colors = torch.cat([colors.expand(len(viewmats), -1, -1), z.detach()[..., None]], dim=-1)
+        z = torch.einsum("cj,nj->cn", viewmats[:, 2, :3], call.means.detach()) + viewmats[:, 2, 3, None]
+        colors = torch.cat([colors.expand(call.views, -1, -1), z.detach()[..., None]], dim=-1)
         if backgrounds is not None:
             backgrounds = torch.cat([backgrounds, torch.zeros_like(backgrounds[:, :1])], dim=-1)
     result: tuple[Tensor, Tensor, dict[str, Any]] = rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
+        call.means,
+        call.quats,
+        call.scales,
+        call.opacities,
         colors,
         viewmats,
-        Ks,
-        width,
-        height,
-        near_plane=near,
-        far_plane=far,
-        eps2d=eps2d,
+        call.Ks,
+        call.width,
+        call.height,
+        near_plane=call.near,
+        far_plane=call.far,
+        eps2d=call.eps2d,
         packed=packed,
         backgrounds=backgrounds,
-        render_mode="RGB+D" if depth and depth_gradient else "RGB",
+        render_mode="RGB+D" if call.depth and call.depth_gradient else "RGB",
     )
     return result
 
 
-def rasterize(
-    means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [N, 3] or [C, N, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    Ks: Tensor,  # [C, 3, 3]
-    width: int,
-    height: int,
-    *,
-    backgrounds: Tensor | None,  # [C, 3]
-    depth: bool,
-    depth_gradient: bool,
-    near: float,
-    far: float,
-    eps2d: float,
-) -> RenderOutput:
+def rasterize(call: RasterizeCall) -> RenderOutput:
     """See `facade.rasterize`; computes in float32 and returns the type of `means`."""
-    options: dict[str, Any] = {"depth": depth, "depth_gradient": depth_gradient}
-    if len(means) == 0:
+    if len(call.means) == 0:
         # gsplat's kernels are not launched for nothing to draw.
-        return torch_backend.rasterize(
-            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-            backgrounds=backgrounds, near=near, far=far, eps2d=eps2d, **options,
-        )  # fmt: skip
-    means32, quats, scales, opacities, colors, viewmats, Ks = (
-        x.float().contiguous() for x in (means, quats, scales, opacities, colors, viewmats, Ks)
-    )
-    background = None if backgrounds is None else backgrounds.float().contiguous()
+        return torch_backend.rasterize(call)
+    given = {name: getattr(call, name) for name in _TENSORS}
+    singles = replace(call, **{name: x.float().contiguous() for name, x in given.items() if x is not None})
     try:
-        image, alphas, meta = _call(
-            means32, quats, scales, opacities, colors, viewmats, Ks, width, height,
-            background, near, far, eps2d, **options,
-        )  # fmt: skip
+        image, alphas, meta = _call(singles)
     except (AttributeError, ImportError) as error:
-        remedy = "choose 'auto' or 'numba', or install a gsplat wheel built for this torch and CUDA version"
-        raise InputError("renderer", "one that works here", f"'gsplat': {explain(error)}", remedy) from error
-    info: dict[str, Any] = {
-        "width": width,
-        "height": height,
-        "n_cameras": len(viewmats),
-        "gaussian_ids": None,
-        **{name: meta[name] for name in _INFO},
-    }
-    image, alphas = image.to(means.dtype), alphas.to(means.dtype)
-    return RenderOutput(image[..., :3], alphas, image[..., 3:] if depth else None, info)
+        raise InputError("renderer", "one that works here", f"'gsplat': {explain(error)}", REMEDY) from error
+    info = call.info(**{name: meta[name] for name in _INFO})
+    image, alphas = image.to(call.means.dtype), alphas.to(call.means.dtype)
+    return RenderOutput(image[..., :3], alphas, image[..., 3:] if call.depth else None, info)
+
+
+GSPLAT = Renderer(
+    name="gsplat",
+    purpose="the fastest, for NVIDIA GPUs (CUDA)",
+    rasterize=rasterize,
+    unusable_reason=unusable_reason,
+    remedy=REMEDY,
+    devices=("cuda",),
+)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import numba_runtime
 from .output import RenderOutput
+from .renderer import RasterizeCall
 
 numba_runtime.import_kernels()
 
@@ -244,38 +245,20 @@ class _Blend(torch.autograd.Function):
         )
 
 
-def rasterize(
-    means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [N, 3] or [C, N, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    Ks: Tensor,  # [C, 3, 3]
-    width: int,
-    height: int,
-    *,
-    backgrounds: Tensor | None,  # [C, 3]
-    depth: bool,
-    depth_gradient: bool,
-    near: float,
-    far: float,
-    eps2d: float,
-) -> RenderOutput:
+def rasterize(call: RasterizeCall) -> RenderOutput:
     """See `facade.rasterize`; computes in float32 on the host whatever the inputs are."""
-    views = viewmats.shape[0]
-    like = means.new_empty(0)
-    host_opacities = _host(opacities)
+    like = call.means.new_empty(0)
+    opacities = _host(call.opacities)
     projected = _Project.apply(
-        *(_host(x) for x in (means, quats, scales)),
-        host_opacities.detach(),
-        _host(viewmats),
-        _host(Ks),
-        width,
-        height,
-        near,
-        far,
-        eps2d,
+        *(_host(x) for x in (call.means, call.quats, call.scales)),
+        opacities.detach(),
+        _host(call.viewmats),
+        _host(call.Ks),
+        call.width,
+        call.height,
+        call.near,
+        call.far,
+        call.eps2d,
     )
     # Strategies combine means2d with the parameters, so it takes the path over their device.
     means2d, conics, depths = (x.to(like) for x in projected[:3])
@@ -284,25 +267,21 @@ def rasterize(
     blended = _Blend.apply(
         _host(means2d),
         _host(conics),
-        blend_depths if depth and depth_gradient else blend_depths.detach(),
-        host_opacities,
-        _host(colors),
-        torch.zeros(views, 3) if backgrounds is None else _host(backgrounds),
+        blend_depths if call.depth and call.depth_gradient else blend_depths.detach(),
+        opacities,
+        _host(call.colors),
+        torch.zeros(call.views, 3) if call.backgrounds is None else _host(call.backgrounds),
         radii,
-        width,
-        height,
-        depth,
+        call.width,
+        call.height,
+        call.depth,
     )
     images, alphas, depth_sums = (x.to(like) for x in blended)
-    info: dict[str, Any] = {
-        "width": width,
-        "height": height,
-        "n_cameras": views,
-        "radii": radii.to(like.device),
-        "gaussian_ids": None,
-        "means2d": means2d,
-        "depths": depths,
-        "conics": conics,
-        "opacities": opacities.expand(views, -1),
-    }
-    return RenderOutput(images, alphas[..., None], depth_sums[..., None] if depth else None, info)
+    info = call.info(
+        radii=radii.to(like.device),
+        means2d=means2d,
+        depths=depths,
+        conics=conics,
+        opacities=call.opacities.expand(call.views, -1),
+    )
+    return RenderOutput(images, alphas[..., None], depth_sums[..., None] if call.depth else None, info)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .output import RenderOutput
+from .renderer import RasterizeCall, Renderer
 
 ALPHA_MIN = 1.0 / 255.0
 """Contributions below this are skipped."""
@@ -301,34 +302,19 @@ def blend_view(
     return assemble(blended), assemble(transmittances)[..., 0]
 
 
-def rasterize(
-    means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [N, 3] or [C, N, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    Ks: Tensor,  # [C, 3, 3]
-    width: int,
-    height: int,
-    *,
-    backgrounds: Tensor | None,  # [C, 3]
-    depth: bool,
-    depth_gradient: bool,
-    near: float,
-    far: float,
-    eps2d: float,
-) -> RenderOutput:
-    """See `facade.rasterize`."""
-    views = viewmats.shape[0]
-    projection = project(means, quats, scales, opacities, viewmats, Ks, width, height, near, far, eps2d)
-    radii, means2d, depths, conics = projection
-    features = colors.expand(views, -1, -1)
-    if depth:
-        z = depths if depth_gradient else depths.detach()
+def rasterize(call: RasterizeCall) -> RenderOutput:
+    """See `facade.rasterize`; computes in the type of its inputs."""
+    width, height, opacities = call.width, call.height, call.opacities
+    radii, means2d, depths, conics = project(
+        call.means, call.quats, call.scales, opacities, call.viewmats, call.Ks,
+        width, height, call.near, call.far, call.eps2d,
+    )  # fmt: skip
+    features = call.colors.expand(call.views, -1, -1)
+    if call.depth:
+        z = depths if call.depth_gradient else depths.detach()
         features = torch.cat([features, z[..., None]], dim=-1)
     images, transmittances = [], []
-    for view in range(views):
+    for view in range(call.views):
         tiles = sort_into_tiles(means2d[view], radii[view], depths[view], width, height)
         image, transmittance = blend_view(
             means2d[view],
@@ -343,17 +329,12 @@ def rasterize(
         transmittances.append(transmittance)
     image, transmittance = torch.stack(images), torch.stack(transmittances)[..., None]
     rgb = image[..., :3]
-    if backgrounds is not None:
-        rgb = rgb + transmittance * backgrounds[:, None, None]
-    info: dict[str, Any] = {
-        "width": width,
-        "height": height,
-        "n_cameras": views,
-        "radii": radii,
-        "gaussian_ids": None,
-        "means2d": means2d,
-        "depths": depths,
-        "conics": conics,
-        "opacities": opacities.expand(views, -1),
-    }
-    return RenderOutput(rgb, 1 - transmittance, image[..., 3:] if depth else None, info)
+    if call.backgrounds is not None:
+        rgb = rgb + transmittance * call.backgrounds[:, None, None]
+    info = call.info(
+        radii=radii, means2d=means2d, depths=depths, conics=conics, opacities=opacities.expand(call.views, -1)
+    )
+    return RenderOutput(rgb, 1 - transmittance, image[..., 3:] if call.depth else None, info)
+
+
+TORCH = Renderer(name="torch", purpose="the slow reference, anywhere", rasterize=rasterize)

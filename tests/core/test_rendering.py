@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreamer_core.cameras import Cameras, orbit_cameras
 from dreamer_core.gaussians import Gaussians
-from dreamer_core.rendering import RenderOutput, available_backends, rasterize, render
+from dreamer_core.rendering import RasterizeCall, RenderOutput, available_backends, rasterize, render
 
 CPU = torch.device("cpu")
 BACKENDS = [
@@ -59,15 +59,15 @@ def blob(*centers: tuple[float, float, float], scale: float = 0.05, opacity: flo
 
 def draw(values: dict[str, Tensor], cams: Cameras, backend: str, **options: object) -> RenderOutput:
     dtype = values["means"].dtype
-    return rasterize(
+    call = RasterizeCall(
         **values,
         viewmats=cams.viewmats.to(dtype),
         Ks=cams.Ks.to(dtype),
         width=cams.width,
         height=cams.height,
-        backend=backend,
         **options,
     )
+    return rasterize(call, backend)
 
 
 def random_loss(output: RenderOutput, seed: int = 0) -> Tensor:

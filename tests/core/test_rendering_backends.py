@@ -10,6 +10,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ import torch
 from torch import Tensor
 
 from dreamer_core.errors import InputError
-from dreamer_core.rendering import available_backends, backends, gsplat_backend, numba_runtime, rasterize
+from dreamer_core.rendering import (
+    RasterizeCall,
+    available_backends,
+    backends,
+    gsplat_backend,
+    numba_renderer,
+    numba_runtime,
+    rasterize,
+)
 from dreamer_core.rendering import resolve_backend as resolve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +35,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def _fresh_answers() -> Iterator[None]:
-    caches = (backends._numba_reason, backends._warn_once, gsplat_backend._loading_failure)
+    caches = (numba_renderer._reason, backends._warn_once, gsplat_backend._loading_failure)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -70,14 +79,14 @@ def test_the_package_works_without_numba_and_gsplat() -> None:
 import sys, warnings
 sys.modules["numba"] = sys.modules["gsplat"] = None
 import torch
-from dreamer_core.rendering import rasterize
+from dreamer_core.rendering import RasterizeCall, rasterize
 one = torch.ones(1, 3)
 args = (one * 0, torch.ones(1, 4), one, one[:, 0], one, torch.eye(4)[None], torch.eye(3)[None] * 10, 8, 8)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     args[5][:, 2, 3] = 3
     for _ in range(2):
-        assert rasterize(*args).colors.shape == (1, 8, 8, 3)
+        assert rasterize(RasterizeCall(*args)).colors.shape == (1, 8, 8, 3)
 assert len([w for w in caught if "numba" in str(w.message)]) == 1, caught
 assert "Rendering with 'torch'" in str(caught[0].message)
 """
@@ -86,11 +95,12 @@ assert "Rendering with 'torch'" in str(caught[0].message)
 
 
 RENDERED = """
-from dreamer_core.rendering import rasterize
+from dreamer_core.rendering import RasterizeCall, rasterize
 one = torch.ones(1, 3)
 view = torch.eye(4)[None]
 view[:, 2, 3] = 3
-rasterize(one * 0, torch.ones(1, 4), one, one[:, 0], one, view, torch.eye(3)[None] * 10, 8, 8, backend="numba")
+call = RasterizeCall(one * 0, torch.ones(1, 4), one, one[:, 0], one, view, torch.eye(3)[None] * 10, 8, 8)
+rasterize(call, "numba")
 """
 SPZ_READ = """
 from pathlib import Path
@@ -231,14 +241,15 @@ class FakeGsplat(types.ModuleType):
         assert all(x.dtype == torch.float32 and x.is_contiguous() for x in (means, quats, scales, viewmats, Ks))
         self.calls.append(options)
         background = options["backgrounds"]
-        output = rasterize(
+        call = RasterizeCall(
             means, quats, scales, opacities, colors[..., :3], viewmats, Ks, width, height, depth=True,
-            backgrounds=None if background is None else background[:, :3], backend="torch",
+            backgrounds=None if background is None else background[:, :3],
         )  # fmt: skip
+        output = rasterize(call, "torch")
         image = output.colors
         if colors.shape[-1] == 4:
             z = colors[..., 3:].expand(-1, -1, 3)
-            sums = rasterize(means, quats, scales, opacities, z, viewmats, Ks, width, height, backend="torch")
+            sums = rasterize(replace(call, colors=z, backgrounds=None), "torch")
             image = torch.cat([image, sums.colors[..., :1]], dim=-1)
         elif options["render_mode"] == "RGB+D":
             image = torch.cat([image, output.depth_sums], dim=-1)
@@ -260,14 +271,15 @@ def test_the_call_of_gsplat(fake: FakeGsplat, depth_gradient: bool, with_backgro
     values, cams = scene(30, size=0.5), cameras(20, 12)
     results = []
     options = {"depth": True, "depth_gradient": depth_gradient}
-    options |= {"near": 0.01, "far": 1e10, "eps2d": 0.3}
     background = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) if with_background else None
     from dreamer_core.rendering import torch_backend
 
     for module in (torch_backend, gsplat_backend):
         leaves = {name: value.clone().requires_grad_(True) for name, value in values.items()}
         output = module.rasterize(
-            **leaves, viewmats=cams.viewmats, Ks=cams.Ks, width=20, height=12, backgrounds=background, **options
+            RasterizeCall(
+                **leaves, viewmats=cams.viewmats, Ks=cams.Ks, width=20, height=12, backgrounds=background, **options
+            )
         )
         random_loss(output).backward()
         results.append((output, {name: leaf.grad for name, leaf in leaves.items()}))
@@ -290,11 +302,9 @@ def test_a_broken_gsplat_call_becomes_one_clear_error(fake: FakeGsplat, monkeypa
 
     monkeypatch.setattr(fake, "rasterization", broken)
     one = torch.ones(1, 3)
+    call = RasterizeCall(one, torch.ones(1, 4), one, one[:, 0], one, torch.eye(4)[None], torch.eye(3)[None], 8, 8)
     with pytest.raises(InputError, match="nvcc"):
-        gsplat_backend.rasterize(
-            one, torch.ones(1, 4), one, one[:, 0], one, torch.eye(4)[None], torch.eye(3)[None], 8, 8,
-            backgrounds=None, depth=False, depth_gradient=True, near=0.01, far=1e10, eps2d=0.3,
-        )  # fmt: skip
+        gsplat_backend.rasterize(call)
 
 
 @pytest.mark.gpu

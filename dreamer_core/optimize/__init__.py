@@ -4,7 +4,7 @@ from ..guidance import GuidanceConfig
 from .backgrounds import BackgroundConfig
 from .checkpoint import load_state, save_state
 from .cleanup import CleanupConfig, CleanupReport, clean
-from .density import DensityConfig
+from .density_config import DensityConfig
 from .learning_rates import LearningRates
 from .loop import StepReport, optimize, train_step
 from .presets import PRESETS, Preset

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DivergenceError
-from .density import DensityConfig
+from .density_config import DensityConfig
 
 MAX_COPIES = 51
 """gsplat's limit of copies that one Gaussian is divided into."""

@@ -9,7 +9,7 @@ from ..cameras import OrbitConfig
 from ..guidance import ClipConfig, GuidanceConfig
 from ..guidance.tsm import TSM
 from .cleanup import CleanupConfig
-from .density import DensityConfig
+from .density_config import DensityConfig
 from .learning_rates import LearningRates
 from .recipe import OptimizeConfig
 from .regularizers import RegularizerConfig

@@ -11,7 +11,7 @@ from ..guidance import ClipConfig, GuidanceConfig
 from ..settings import Knob, Settings
 from .backgrounds import BackgroundConfig
 from .cleanup import CleanupConfig
-from .density import DensityConfig
+from .density_config import DensityConfig
 from .learning_rates import LearningRates
 from .memory import MemoryMode
 from .regularizers import RegularizerConfig

@@ -35,9 +35,8 @@ def draw(
     device = weights.device
     wait(device)
     start = time.perf_counter()
-    sizes = {"width": cameras.width, "height": cameras.height}
-    call = RasterizeCall(**leaves, viewmats=cameras.viewmats, Ks=cameras.Ks, **sizes, depth=True)
-    out = rasterize(call, backend)
+    given: dict[str, Any] = {**leaves, "viewmats": cameras.viewmats, "Ks": cameras.Ks}
+    out = rasterize(RasterizeCall(**given, width=cameras.width, height=cameras.height, depth=True), backend)
     assert out.depth_sums is not None  # as `depth` is asked for
     image = torch.cat([out.colors, out.depth_sums], dim=-1)
     gradients = torch.autograd.grad(image, list(leaves.values()), weights)

@@ -65,15 +65,8 @@ def make_scene(n: int) -> Scene:
 
 def product(backend: str) -> Callable[[Scene, Cameras], Image]:
     def draw(scene: Scene, camera: Cameras) -> Image:
-        call = RasterizeCall(
-            **scene,
-            viewmats=camera.viewmats,
-            Ks=camera.Ks,
-            width=camera.width,
-            height=camera.height,
-            depth=True,
-        )
-        out = rasterize(call, backend)
+        given: dict[str, Any] = {**scene, "viewmats": camera.viewmats, "Ks": camera.Ks}
+        out = rasterize(RasterizeCall(**given, width=camera.width, height=camera.height, depth=True), backend)
         assert out.depth_sums is not None  # as `depth` is asked for
         return torch.cat([out.colors, out.depth_sums], dim=-1)[0], out.alphas[0, ..., 0]
 

@@ -13,6 +13,7 @@ Exit codes: 0 done, 1 the run or the server failed, 2 the graph or an option is 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -71,7 +72,8 @@ async def work(options: argparse.Namespace) -> list[object]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a console that lacks a character shows its number
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console that lacks a character shows its number
     try:
         for line in run_interruptible(work(options)):
             print(line)

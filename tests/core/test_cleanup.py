@@ -40,7 +40,7 @@ def test_floaters_go_and_the_object_stays_whole():
 def test_parts_that_show_something_stay_although_they_touch_nothing():
     scene = joined(blob(400), blob(60, (2.0, 0.0, 0.0), 0.2))  # an earring, say
     assert clean(scene, CleanupConfig())[1].removed == 0
-    assert clean(scene, CleanupConfig(floater_percent=20.0))[1].floaters == 60
+    assert clean(scene, CleanupConfig(floater_share=20.0))[1].floaters == 60
 
 
 def test_the_weight_of_a_group_is_what_it_shows_not_how_many_it_has():
@@ -66,7 +66,7 @@ def test_something_always_stays():
     faint = blob(20, opacity=0.001)
     assert len(clean(faint, CleanupConfig())[0]) == 20
     apart = joined(*[blob(4, (5.0 * i, 0.0, 0.0), 0.01) for i in range(9)])
-    assert len(clean(apart, CleanupConfig(floater_percent=99.0))[0]) == 4
+    assert len(clean(apart, CleanupConfig(floater_share=99.0))[0]) == 4
     assert len(clean(blob(4)[:1], CleanupConfig())[0]) == 1
     broken = blob(9)
     broken.means[0] = float("nan")
@@ -79,7 +79,7 @@ def test_off_is_off():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("min_opacity", 1.0), ("floater_percent", -0.1), ("reach", 0.0), ("neighbours", 0)]
+    ("field", "value"), [("min_opacity", 1.0), ("floater_share", -0.1), ("reach", 0.0), ("neighbours", 0)]
 )
 def test_bad_values_name_the_field(field, value):
     with pytest.raises(InputError) as error:

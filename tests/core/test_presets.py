@@ -93,7 +93,7 @@ OURS = {
     "regularizers.max_anisotropy": 10.0,
     "cleanup.min_opacity": 0.005,
     "cleanup.floaters": True,
-    "cleanup.floater_percent": 0.1,
+    "cleanup.floater_share": 0.1,
     "cleanup.reach": 3.0,
     "cleanup.neighbours": 16,
 }

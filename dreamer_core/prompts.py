@@ -86,7 +86,14 @@ class PromptConfig(Settings):
     ] = False
     perp_neg_weight: Annotated[
         float,
-        Knob("How strongly other sides are avoided. Published: -2. -4 to -0.5.", -20.0, 0.0, 0.1, advanced=True),
+        Knob(
+            "How strongly other sides are avoided. Published: -2. -4 to -0.5.",
+            -20.0,
+            0.0,
+            0.1,
+            advanced=True,
+            was="prompt.perp_neg_weights.weight",
+        ),
     ] = -2.0
     perp_neg_front_decay: Annotated[
         float,
@@ -96,9 +103,10 @@ class PromptConfig(Settings):
             100.0,
             0.1,
             advanced=True,
+            was="prompt.perp_neg_weights.front_decay",
         ),
     ] = 2.0
-    """The front's weight falls as exp(-front_decay * its share of the prompt)."""
+    """The front's weight falls as exp(-perp_neg_front_decay * its share of the prompt)."""
     perp_neg_side_decay: Annotated[
         float,
         Knob(
@@ -107,6 +115,7 @@ class PromptConfig(Settings):
             100.0,
             0.1,
             advanced=True,
+            was="prompt.perp_neg_weights.side_decay",
         ),
     ] = 10.0
     """The same of the side, with the share of the other direction."""

@@ -108,7 +108,10 @@ def _find(known: Mapping[str, Setting], name: str, option: str) -> tuple[Setting
     pair = known.get(stem)
     if pair is not None and pair.is_pair and end in pair.knob.ends:
         return pair, pair.knob.ends.index(end)
-    near = [n for n in known if n.rpartition(".")[2] == name] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if now := [s.name for s in known.values() if s.knob.was == name]:
+        raise InputError(option, "the name of a setting", name, f"it is now {' and '.join(now)}; see CHANGELOG.md")
+    names = [n for s in known.values() for n in (s.name, *(f"{s.name}_{e}" for e in s.knob.ends if s.is_pair))]
+    near = [n for n in known if n.rpartition(".")[2] == name] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     remedy = f"did you mean {' or '.join(near)}?" if near else "generate --show prints all names"
     raise InputError(option, "the name of a setting", name, remedy)
 
@@ -141,8 +144,9 @@ def changed(config: Config, given: Mapping[str, Any], option: str = "") -> Confi
         for name in tree:
             if name not in current:
                 owners = sorted({s.variant for s in declared_settings(type(config)) if s.name == name})
-                which, of = next((n, v) for n, v in current.items() if n == _choice_of(config, name))
-                raise InputError(name, f"a setting of {of}", f"one of {', '.join(owners)}", f"set {which} as well")
+                which = _choice_of(config, name)
+                remedy = f"leave it out, or set {which} to one of these"
+                raise InputError(name, f"a setting of {current[which]}", f"one of {', '.join(owners)}", remedy)
         return _replaced(config, tree)
     except InputError as error:
         if not lead or error.field.startswith("-"):

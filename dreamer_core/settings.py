@@ -14,11 +14,9 @@ import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from .errors import InputError
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,10 @@ class Knob:
     """The widget's value that leaves the preset's; None: a number below the bounds, or the word "preset"."""
     secret: bool = False
     """Not offered by widgets."""
+    unit: str = ""
+    """Of a number, for errors."""
+    was: str = ""
+    """The dotted name that it had before, for those who still write that."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ class Setting:
         elif self.options:
             if value not in self.options:
                 raise InputError(label, f"one of {', '.join(self.options)}", value)
+        elif self.kind in (bool, str):
+            if not isinstance(value, self.kind):
+                raise InputError(label, {bool: "true or false", str: "text"}[self.kind], repr(value))
         elif self.number is not None and not (value is None and self.is_optional):
             given = (value if isinstance(value, tuple) else ()) if self.is_pair else (value,)
             if len(given) != 1 + self.is_pair or not all(self._fits(v) for v in given):
@@ -153,8 +158,9 @@ class Setting:
         """What it takes, in words."""
         kind = "whole number" if self.number is int else "number"
         kind = f"two {kind}s" if self.is_pair else f"a {kind}"
-        low, high = (f"{bound:.10g}" for bound in (self.knob.low, self.knob.high) if bound is not None)
-        return f"{kind} from {low} to {high}"
+        bounds = (bound for bound in (self.knob.low, self.knob.high) if bound is not None)
+        low, high = (str(bound) if isinstance(bound, int) else f"{bound:.10g}" for bound in bounds)
+        return f"{kind} from {low} to {high} {self.knob.unit}".rstrip()
 
 
 @cache
@@ -188,7 +194,10 @@ def declared_settings(cls: type, path: str = "") -> tuple[Setting, ...]:
             found.append(replace(own[field.name], path=path))
             knob = own[field.name].knob
             for variant in knob.of if isinstance(knob, Choice) else ():
-                found += [replace(s, variant=variant.name) for s in declared_settings(variant, path)]
+                inner_settings = [replace(s, variant=variant.name) for s in declared_settings(variant, path)]
+                if twice := {s.field for s in inner_settings} & {f.name for f in fields(cls)}:
+                    raise TypeError(f"{variant.__name__}: {', '.join(twice)} would stand for two settings")
+                found += inner_settings
         elif is_dataclass(hints[field.name][0]):
             inner = f"{path}.{field.name}" if path else field.name
             found += declared_settings(hints[field.name][0], inner)

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..dreamer_core.cameras import CAMERA_PRESETS
+from ..dreamer_core.orbit import CAMERA_PRESETS
 from ..dreamer_core.settings import Setting
 from .sockets import CATEGORY, DreamerCameras, errors_named
 from .widgets import ANGLES, LEFT_ALONE, UNTOUCHED, ordered, overrides, preset_widgets, refusal, settings_of, usable

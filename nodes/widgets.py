@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..dreamer_core.cameras import with_angles
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
+from ..dreamer_core.optimize.presets import configured
+from ..dreamer_core.orbit import SET_BY_ANGLES
 from ..dreamer_core.setting_values import changed, values
 from ..dreamer_core.settings import Setting, Settings, declared_settings, own_settings
 
@@ -180,17 +180,13 @@ def _meant(setting: Setting, value: Any) -> Any:
 
 
 def applied(config: OptimizeConfig, *given: Overrides | None) -> OptimizeConfig:
-    """`config` with what was touched, and that alone. Errors: InputError."""
+    """`config` with what was touched alone; chosen angles replace elevation and azimuth. Errors: InputError."""
     touched = {name: value for one in given if one is not None for name, value in one.items()}
     angles = touched.pop(ANGLES, None)
-    made = changed(config, touched)
-    if angles is None:
-        return made
-    own_progress = "cameras.progress_every" in touched
-    cameras = with_angles(made.cameras, angles, 0 if own_progress else made.schedule_steps)
-    if "cameras.concentration" in touched:
-        cameras = replace(cameras, concentration=made.cameras.concentration)
-    return replace(made, cameras=cameras)
+    if angles is not None:
+        replaced = tuple(f"cameras.{field}" for field in SET_BY_ANGLES)
+        touched = {name: value for name, value in touched.items() if not name.startswith(replaced)}
+    return configured(config, touched, angles)
 
 
 def usable(given: Overrides) -> Overrides:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamer_core.cameras import sample_orbit
 from dreamer_core.guidance import sample_timesteps
 from dreamer_core.optimize import DensityConfig, OptimizeConfig
 from dreamer_core.optimize.randomness import step_generator
+from dreamer_core.orbit import sample_orbit
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.setting_values import changed
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamer_core.cameras import Cameras, sample_orbit
+from dreamer_core.cameras import Cameras
 from dreamer_core.optimize.presets import STARTER_ORBIT
+from dreamer_core.orbit import sample_orbit
 
 from .shapes import KINDS, Part, Rgb
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from dreamer_core.cameras import OrbitConfig, orbit_cameras, sample_orbit, turntable
+from dreamer_core.cameras import orbit_cameras, turntable
 from dreamer_core.formats import load_gaussians
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance.clipping import clip_pixel_gradient
@@ -25,6 +25,7 @@ from dreamer_core.initializers import initial_shape
 from dreamer_core.media import render_views, to_uint8
 from dreamer_core.optimize.cleanup import CleanupConfig, clean
 from dreamer_core.optimize.presets import OFFICIAL
+from dreamer_core.orbit import OrbitConfig, sample_orbit
 from dreamer_core.prompts import view_weights
 
 from . import comfyui

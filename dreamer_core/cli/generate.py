@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..cameras import CAMERA_PRESETS
 from ..errors import InputError
 from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
 from ..optimize.checkpoint import read_metadata
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
+from ..orbit import CAMERA_PRESETS
 from ..prompts import PromptConfig, encode_prompts
 from ..setting_values import show
 from .exports import parse_exports

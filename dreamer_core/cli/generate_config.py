@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
-from ..cameras import with_angles
 from ..errors import InputError
+from ..guidance import Method
 from ..optimize import OptimizeConfig, Preset
+from ..optimize.presets import configured
 from ..prompts import PromptConfig
-from ..setting_values import changed, parsed
+from ..setting_values import parsed
 from ..settings import Choice, Setting, declared_settings
 
 
@@ -68,19 +69,19 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
 
 def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     """The preset with the options that were given, --set last. Errors: InputError that names the option."""
-    config, flags = preset.config, {s.name: s for s in flagged() if getattr(args, s.field) is not None}
-    if args.cameras is not None:
-        config = replace(config, cameras=with_angles(config.cameras, args.cameras, config.schedule_steps))
+    flags = {s.name: s for s in flagged() if getattr(args, s.field) is not None}
     given = {name: getattr(args, setting.field) for name, setting in flags.items()}
     if args.clip == "off":
         given["clip.mode"] = "off"
     elif args.clip is not None:
         given["clip.threshold"] = _threshold(args.clip)
     prompt = PromptConfig(negative=preset.negative)
-    everything = GenerateConfig.of(config, prompt)
+    everything = GenerateConfig.of(preset.config, prompt)
     assigned = parsed(everything, _assignments(args.set))
     try:
-        return changed(everything, {"prompt.prompt": args.prompt, **given, **assigned})
+        made = configured(everything, {"prompt.prompt": args.prompt, **given, **assigned}, args.cameras)
+        _check_read(made.guidance.method, {**given, **assigned})
+        return made
     except InputError as error:
         name = "prompt.prompt" if error.field == "prompt" else error.field
         if name in assigned or name not in (*given, "prompt.prompt"):
@@ -88,6 +89,13 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         else:
             shown = {"clip.threshold": "--clip", "prompt.prompt": "prompt"}.get(name) or option(flags[name])
         raise InputError(shown, error.expected, error.got, error.remedy) from error
+
+
+def _check_read(method: Method, given: Iterable[str]) -> None:
+    """Errors: InputError for a setting of guidance that the method does not read, and so would do nothing."""
+    for name in given:
+        if name in (f"guidance.{field}" for field in method.ignores):
+            raise InputError(name, f"a setting that {method.name} reads", "one that it does not", "leave it out")
 
 
 def _assignments(texts: Sequence[str]) -> dict[str, str]:

@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resolution", "at least 16 pixels", args.resolution)
     if not 1 <= args.fov <= 150:
         raise InputError("--fov", "degrees from 1 to 150", args.fov)
-    if args.radius <= 0:
-        raise InputError("--radius", "a distance above 0", args.radius)
+    for name, low, high in (("radius", 0.1, 100.0), ("elevation", -90.0, 90.0), ("azimuth", -360.0, 360.0)):
+        if not low <= getattr(args, name) <= high:  # NaN lies nowhere
+            raise InputError(f"--{name}", f"a number from {low:g} to {high:g}", getattr(args, name))
     if args.fps < 1:
         raise InputError("--fps", "at least 1", args.fps)
     check_film(suffix, args.resolution, args.fps, ("--resolution", "--fps"))

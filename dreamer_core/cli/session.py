@@ -162,7 +162,8 @@ class Session:
         )
 
     def make_pictures(self, interrupt: _Interrupt) -> None:
-        """The contact sheet, and unless interrupted the film."""
+        """The contact sheet, and unless interrupted the film; no picture of an earlier splat stays beside this one."""
+        self.folder.remove_pictures()
         from tqdm import tqdm
 
         gaussians = self.kept

@@ -11,7 +11,7 @@ from ..settings import Knob
 from ..teachers.noise_levels import TIMESTEPS, noise_level
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
-from .method import CfgScale, Method
+from .method import PATH, CfgScale, Method
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ASD(Method):
     """
 
     name = "asd"
+    ignores = PATH
     cfg: CfgScale = 7.5
     asd_shift: Annotated[
         float,

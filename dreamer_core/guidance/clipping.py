@@ -78,13 +78,13 @@ def clip_pixel_gradient(gradient: Tensor, threshold: float, mode: ClipMode = "pi
 
 
 def clip_depth_gradient(
-    gradient: Tensor, threshold: Tensor | float, mode: DepthClipMode = "per_pixel"
+    gradient: Tensor, threshold: Tensor | float, mode: DepthClipMode = "global"
 ) -> tuple[Tensor, Tensor]:
     """Gradient of depth maps of any shape limited to `threshold`, and the share of elements above it."""
-    size = gradient.abs()
-    share = (size > threshold).to(gradient.dtype).mean()
     if mode == "off":
         return gradient, gradient.new_zeros(())
+    size = gradient.abs()
+    share = (size > threshold).to(gradient.dtype).mean()
     if mode == "per_pixel":
         return torch.minimum(size, torch.as_tensor(threshold).to(size)) * gradient.sign(), share
     scale = (threshold / size.max().clamp_min(torch.finfo(gradient.dtype).tiny)).clamp(max=1.0)

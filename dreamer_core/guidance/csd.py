@@ -11,7 +11,7 @@ from ..settings import Knob
 from ..teachers.noise_levels import noise_level
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
-from .method import Method
+from .method import PATH, Method
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class CSD(Method):
     """
 
     name = "csd"
+    ignores = PATH
     csd_empty: Annotated[
         float,
         Knob(

@@ -12,10 +12,12 @@ from ..settings import Knob, Settings
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps
 
+PATH = ("delta", "delta_widening", "stride")
+"""Shared settings of the way to x_s, which methods without DDIM paths do not read."""
 CfgScale = Annotated[
     float,
     Knob(
-        "Classifier-free guidance scale (unitless). 5 to 15; sds and sds_bridge need more: 25 to 100.",
+        "Classifier-free guidance scale (unitless). 5 to 15 for methods that begin with 7.5, 25 to 100 for the others.",
         0.0, 1000.0, 0.5, flag=True,
     ),
 ]  # fmt: skip
@@ -28,6 +30,8 @@ class Method(Settings, ABC):
     group: ClassVar[str] = "guidance"
     offset_noise: ClassVar[float] = 0.0
     """Strength of the per-channel offset that the method's paper adds to the noise."""
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Shared settings of guidance that the method does not read."""
     needs_artefacts: ClassVar[bool] = False
     """Whether the prompt must have words for artefacts."""
 

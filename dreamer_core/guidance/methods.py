@@ -34,13 +34,21 @@ class GuidanceConfig(Settings):
     method: Annotated[Method, Choice("The score distillation method.", flag=True, of=METHODS)] = field(
         default_factory=TSM
     )
-    t_min: Annotated[int, Knob("Lowest timestep drawn, of 1000. Published: 21.", 1, TIMESTEPS - 1, 1)] = 21
+    t_min: Annotated[
+        int, Knob("Lowest timestep drawn, of 1000. Published: 21.", 1, TIMESTEPS - 1, 1, was="guidance.t_range")
+    ] = 21
     t_max: Annotated[
         int,
-        Knob("Highest timestep drawn after the warm-up, of 1000. Good values: 400 to 700.", 1, TIMESTEPS - 1, 1),
+        Knob(
+            "Highest timestep drawn after the warm-up, of 1000. Good values: 400 to 700.",
+            1,
+            TIMESTEPS - 1,
+            1,
+            was="guidance.t_range",
+        ),
     ] = 500
     warmup_steps: Annotated[
-        int, Knob("Steps during which higher timesteps are drawn too. 0 to a third of all steps.", 0, 100_000, 1)
+        int, Knob("Steps during which higher timesteps are drawn too. 0 to a third of all steps.", 0, 1_000_000, 1)
     ] = 750
     t_widening: Annotated[
         int,
@@ -61,8 +69,7 @@ class GuidanceConfig(Settings):
     offset_noise: Annotated[
         float | None,
         Knob(
-            "Strength of noise that shifts whole channels, as a factor. 0 to 0.2. The method's own: 0.1 for tsm and "
-            "ism, 0 for the others.",
+            "Strength of noise that shifts whole channels, as a factor. 0 to 0.2; none: what the method's paper has.",
             0.0, 1.0, 0.01, advanced=True,
         ),
     ] = None  # fmt: skip
@@ -100,4 +107,4 @@ def sample_timesteps(config: GuidanceConfig, step: int, generator: torch.Generat
         high = min(config.t_max + int(w * config.t_widening), TIMESTEPS - 1)
         t = int(torch.randint(config.t_min, high + 1, (1,), generator=generator))
     delta = int(config.delta + w * config.delta_widening)
-    return Timesteps(t, min(max(t - delta, FIRST_TIMESTEP), t), config.t_min, config.stride, progress)
+    return Timesteps(t, max(t - delta, FIRST_TIMESTEP), config.t_min, config.stride, progress)

@@ -12,7 +12,7 @@ from ..teachers.moves import euler_step
 from ..teachers.noise_levels import TIMESTEPS, noise_level
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
-from .method import CfgScale, Method
+from .method import PATH, CfgScale, Method
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,22 @@ class SDI(Method):
     """
 
     name = "sdi"
+    ignores = (*PATH, "t_min", "t_max", "t_widening", "warmup_steps")
     cfg: CfgScale = 7.5
     t_first: Annotated[
         int,
-        Knob("Timestep at step 0, of 1000; it falls over the run. Published: 999.", 1, TIMESTEPS - 1, 1),
-    ] = TIMESTEPS - 1
-    t_last: Annotated[int, Knob("Timestep at the end of the run, of 1000. Published: 200.", 1, TIMESTEPS - 1, 1)] = 200
+        Knob(
+            "Timestep at step 0, of 1000; it falls over the run. Published: 999.",
+            1, TIMESTEPS - 1, 1, was="guidance.t_annealing",
+        ),
+    ] = TIMESTEPS - 1  # fmt: skip
+    t_last: Annotated[
+        int,
+        Knob(
+            "Timestep at the end of the run, of 1000. Published: 200.",
+            1, TIMESTEPS - 1, 1, was="guidance.t_annealing",
+        ),
+    ] = 200  # fmt: skip
     sdi_steps: Annotated[
         int,
         Knob("Steps of the inversion over 1000 timesteps. More is slower. Published: 10.", 1, 100, 1),

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..teachers.noise_levels import noise_level
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
-from .method import CfgScale, Method
+from .method import PATH, CfgScale, Method
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class SDS(Method):
     """
 
     name = "sds"
+    ignores = PATH
     cfg: CfgScale = 100.0
 
     def __call__(

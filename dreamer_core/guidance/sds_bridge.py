@@ -9,17 +9,18 @@ from torch import Tensor
 from ..teachers.noise_levels import noise_level
 from ..teachers.teacher import Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
-from .method import CfgScale, Method
+from .method import PATH, CfgScale, Method
 
 
 @dataclass(frozen=True)
 class SDSBridge(Method):
-    """Away from words for artefacts (SDS-Bridge, 2406.09417), which the prompt must then have.
+    """SDS-Bridge (2406.09417): moves away from the faults that the prompt's artefacts name.
 
     grad = cfg sigma_t (e_y(x_t) - e_{y + artefact words}(x_t)); the source distribution is named in words.
     """
 
     name = "sds_bridge"
+    ignores = PATH
     needs_artefacts = True
     cfg: CfgScale = 100.0
 

@@ -20,8 +20,8 @@ class DensityConfig(Settings):
     max_gaussians: Annotated[
         int, Knob("No growth beyond this many Gaussians. 100,000 to 1,000,000.", 4, 20_000_000, 1)
     ] = 1_000_000
-    start: Annotated[int, Knob("First step of density control. Published: 100.", 0, 100_000, 1)] = 100
-    stop: Annotated[int, Knob("Last step of density control. About 60 % of all steps.", 0, 100_000, 1)] = 1500
+    start: Annotated[int, Knob("Refines after this step. Published: 100.", 0, 1_000_000, 1)] = 100
+    stop: Annotated[int, Knob("Refines before this step. About 60 % of all steps.", 0, 1_000_000, 1)] = 1500
     every: Annotated[
         int,
         Knob("Refines at steps that are multiples of this, after start and before stop. 50 to 200.", 1, 10_000, 1),
@@ -60,7 +60,7 @@ class DensityConfig(Settings):
         int,
         Knob(
             "Resets opacities to twice prune_opacity at steps that are multiples of this, before stop. 0: never.",
-            0, 100_000, 1, advanced=True,
+            0, 1_000_000, 1, advanced=True,
         ),
     ] = 300  # fmt: skip
     strategy: Annotated[

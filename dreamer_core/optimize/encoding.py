@@ -27,7 +27,7 @@ class EncodedImages:
             self.z = self._latents.detach()
 
     def backward(self, gradient: Tensor) -> None:
-        """Back-propagate the latents' gradient [B, 4, h, w] into the images."""
+        """Back-propagate the latents' gradient [B, C, h, w] into the images."""
         if self._latents is not None:
             self._latents.backward(gradient)
             return

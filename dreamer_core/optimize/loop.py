@@ -25,7 +25,7 @@ from .recipe import OptimizeConfig, Recipe
 from .regularizers import scene_terms, total_variation
 from .report import StepReport, Stopwatch
 from .state import MAX_BAD_STEPS, OptimizationState
-from .views import DrawnViews, RenderedViews, draw_views, render_views
+from .views import DrawnViews, RenderedViews, draw_views, render_drawn
 
 
 class MapLeaves:
@@ -164,7 +164,7 @@ def train_step(
     device = state.params["means"].device
     drawn = draw_views(config, step, device)
     watch.lap("cameras")
-    rendered = render_views(state.gaussians, drawn, config, step, renderer)
+    rendered = render_drawn(state.gaussians, drawn, config, step, renderer)
     watch.lap("render")
     leaves = MapLeaves(rendered)
     encoded = EncodedImages(predictor, leaves.images(drawn), recompute=config.recompute_encoder)

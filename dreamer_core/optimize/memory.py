@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from ..errors import InputError
 
 MemoryMode = Literal["auto", "low", "high"]
-MODES: tuple[MemoryMode, ...] = ("auto", "low", "high")
+MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
 ENCODER_BYTES_PER_PIXEL = 12_200
 """What SDXL's VAE encoder keeps for its backward pass in float32, per pixel; tests/core/test_memory.py counts it."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from ..cameras import OrbitConfig
 from ..guidance import ClipConfig, GuidanceConfig
 from ..guidance.tsm import TSM
+from ..orbit import OrbitConfig, with_angles
+from ..setting_values import changed
 from .cleanup import CleanupConfig
 from .density_config import DensityConfig
 from .learning_rates import LearningRates
@@ -98,6 +101,16 @@ STARTER = OptimizeConfig(
     regularizers=RegularizerConfig(tv_rgb=0.0, tv_disparity=0.0, scale=0.0),
     cleanup=CleanupConfig(),
 )
+
+Config = TypeVar("Config", bound=OptimizeConfig)
+
+
+def configured(config: Config, given: Mapping[str, Any], angles: str | None = None) -> Config:
+    """`config` with a camera preset's angles, then with all `given` settings by dotted name. Errors: InputError."""
+    if angles is not None:
+        config = replace(config, cameras=with_angles(config.cameras, angles, config.schedule_steps))
+    return changed(config, given)
+
 
 PRESETS: dict[str, Preset] = {
     "official": Preset("the released code's values", OFFICIAL, 81_920, RELEASED_NEGATIVE),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated
 
-from ..cameras import OrbitConfig
 from ..errors import InputError
 from ..guidance import ClipConfig, GuidanceConfig
+from ..orbit import OrbitConfig
 from ..settings import Knob, Settings
 from .backgrounds import BackgroundConfig
 from .cleanup import CleanupConfig

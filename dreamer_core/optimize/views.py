@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras, pooled_fov, sample_orbit
+from ..cameras import Cameras
 from ..gaussians import Gaussians
+from ..orbit import pooled_fov, sample_orbit
 from ..rendering import RenderOutput, render
 from .backgrounds import sample_backgrounds
 from .randomness import step_generator
@@ -60,7 +61,7 @@ def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
     )
 
 
-def render_views(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str) -> RenderedViews:
+def render_drawn(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str) -> RenderedViews:
     """Render the views of a step; every view sees scales of its own where `scale_noise` is on.
 
     Colours are cut off at 1 as displays do, so that the encoder sees pictures; there the gradient ends.

@@ -87,7 +87,7 @@ class Renderer:
     opacities, colors and backgrounds, not the cameras."""
     unusable_reason: Callable[[torch.device, bool], str] = _usable
     """Why it cannot work for tensors on a device, or an empty string. True: it is loaded, built if that is needed, and
-    tried; False: nothing of it is imported."""
+    tried; False: nothing is built to find out."""
     remedy: str = ""
     """What to do where it cannot work."""
     devices: tuple[str, ...] = ()

@@ -5,18 +5,9 @@ import math
 import pytest
 import torch
 
-from dreamer_core.cameras import (
-    CAMERA_PRESETS,
-    OrbitConfig,
-    look_at,
-    orbit_cameras,
-    pooled_fov,
-    sample_orbit,
-    turntable,
-    with_angles,
-    wrap_degrees,
-)
+from dreamer_core.cameras import look_at, orbit_cameras, turntable, wrap_degrees
 from dreamer_core.errors import InputError
+from dreamer_core.orbit import CAMERA_PRESETS, OrbitConfig, pooled_fov, sample_orbit, with_angles
 
 
 def project(cameras, point):

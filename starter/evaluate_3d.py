@@ -1,7 +1,7 @@
 """Text to 3D with the starter checkpoint, measured: `python -m starter.evaluate_3d --study methods --jobs 2`.
 
 Every variant gets the same number of network evaluations per object. The judge names 24 turntable views; how far the
-object has the right shape from the right side is told by its silhouette against that of the world's own object.
+object has the right shape from the right side shows in its silhouette, compared with that of the world's own object.
 """
 
 from __future__ import annotations

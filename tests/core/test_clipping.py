@@ -72,7 +72,7 @@ def test_zero_gradient_stays_zero():
 
 def test_depth_per_pixel_and_global():
     gradient = torch.tensor([[0.004, -0.02], [0.001, 0.0]])
-    got, share = clip_depth_gradient(gradient, 0.002)
+    got, share = clip_depth_gradient(gradient, 0.002, "per_pixel")
     torch.testing.assert_close(got, torch.tensor([[0.002, -0.002], [0.001, 0.0]]))
     assert share == 0.5
     whole, share = clip_depth_gradient(gradient, 0.002, "global")

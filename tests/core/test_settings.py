@@ -141,7 +141,7 @@ def test_a_method_made_anew_brings_its_defaults_and_a_chosen_one_keeps_its_value
     ],
 )
 def test_a_setting_of_another_method_is_refused_by_name(given, message):
-    with pytest.raises(InputError, match=r"set guidance\.method as well$") as error:
+    with pytest.raises(InputError, match=r"leave it out, or set guidance\.method to one of these$") as error:
         changed(OptimizeConfig(), given)
     assert str(error.value).startswith(message)
 

@@ -221,8 +221,8 @@ def test_what_cannot_be_described_is_named(ours, value, name):
     assert found.unknown == [f"{name} in the model"]
     key = ours("nodes.host.identity").Key()
     key.add("the model", [value])
-    assert key.identity() == (None, (f"{name} in the model",))
-    assert key.identity().note == f"not resumable: {name} in the model cannot be identified"
+    assert key.content() == (None, (f"{name} in the model",))
+    assert key.content().note == f"not resumable: {name} in the model cannot be identified"
 
 
 def test_errors_and_endless_nesting_are_unknown_too(ours):
@@ -283,7 +283,7 @@ def identify(ours):
     def found(model):
         key = ours("nodes.host.identity").Key()
         ours("nodes.host.identity").add_model(key, model)
-        return key.identity()
+        return key.content()
 
     return found
 
@@ -462,14 +462,15 @@ def run(ours, execute, loaded, tmp_path, monkeypatch):
     said, made = [], []
     monkeypatch.setattr(node, "say", lambda text, _: said.append(text))
     monkeypatch.setattr(progress, "say", lambda text, _: said.append(text))
-    core = node.optimize
+    loop = ours("dreamer_core.optimize.run")
+    core = loop.optimize
 
     def counting(*args):
         for report in core(*args):
             made.append(report.step)
             yield report
 
-    monkeypatch.setattr(node, "optimize", counting)
+    monkeypatch.setattr(loop, "optimize", counting)
     inputs = {
         "vae": loaded[2],
         "prompt": execute("DreamerXLPrompt", clip=loaded[1], prompt="a red mug").args[0],

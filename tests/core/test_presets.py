@@ -116,7 +116,7 @@ OTHER_METHODS = {
 """Of their own papers, and code."""
 
 WORDS = {
-    "prompt": "an object",
+    "prompt": "a red mug",
     "negative": "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, "
     "oversaturation.",
     "front": "front view",

@@ -260,21 +260,22 @@ class Description:
             raise UndescribedError(error.what, error.part or value.__qualname__) from error
 
     def _function_definition(self, value: types.FunctionType) -> tuple[Any, ...]:
-        """Code, defaults, attributes and what is read; of installed packages' functions no more than plain globals."""
-        defaults = [*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items())]
-        given = (value.__code__, [v if _counts(v) else None for v in defaults])
+        """Code, defaults, attributes and what is read; of installed packages' functions no more than plain values."""
+        defaults = (*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items()))
         read = _read_by(value)
-        if _installed(value.__globals__.get("__name__")):  # its `__module__` may be that of what it wraps
-            return (*given, self._named({k: v for k, v in read.items() if _is_plain(v)}))
+        if _of_package(value):
+            plain = self._named({k: v for k, v in read.items() if _is_plain(v)})
+            return (value.__code__, [v if _is_plain(v) else None for v in defaults], plain)
         cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
         cells.pop("__class__", None)
-        return (*given, self._counting(vars(value)), self._named(cells), self._counting(read))
+        given = [v if _counts(v) else None for v in defaults]
+        return (value.__code__, given, self._counting(vars(value)), self._named(cells), self._counting(read))
 
     def _class_definition(self, value: type) -> tuple[Any, ...]:
-        """Bases, functions and attributes; of what nothing can change or this pack has made, plain attributes."""
+        """Bases, functions and attributes; of an installed package's class plain attributes and what others put in."""
         own = {k: v for k, v in vars(value).items() if not NOT_OF_A_CLASS.fullmatch(k)}
-        if not _made_at_runtime(value) or value.__module__.partition(".")[0] == OWN:
-            return (self._named({k: v for k, v in own.items() if _is_plain(v)}),)
+        if not _made_at_runtime(value) or value.__module__.partition(".")[0] == OWN or _installed(value.__module__):
+            return (self._named({k: v for k, v in own.items() if _is_plain(v) or _is_put_in(v)}),)
         return (value.__bases__, self._counting(own))
 
     def _counting(self, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -458,6 +459,17 @@ def _installed(module: str | None) -> bool:
         return True
     file = getattr(sys.modules.get(top), "__file__", None) or ""
     return any(file.startswith(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib"))
+
+
+def _of_package(function: types.FunctionType) -> bool:
+    """Its `__module__` may be that of what it wraps."""
+    return _installed(function.__globals__.get("__name__"))
+
+
+def _is_put_in(value: Any) -> bool:
+    """A function that somebody's nodes have put in the place of an installed package's."""
+    function = getattr(value, "__func__", value)
+    return isinstance(function, types.FunctionType) and not _of_package(function)
 
 
 def _is_plain(value: Any) -> bool:

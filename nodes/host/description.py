@@ -388,7 +388,7 @@ NOTED_ON_LAYERS = frozenset(
 
 
 def _is_host_layer(module: torch.nn.Module) -> bool:
-    """Told by name: this file does without the host."""
+    """Known by its name: this file does without the host."""
     return any(kind.__module__ == "comfy.ops" for kind in type(module).__mro__)
 
 

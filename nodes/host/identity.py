@@ -101,7 +101,7 @@ BOOKKEEPING = frozenset(
 
 
 def _is_patcher(value: Any) -> bool:
-    """Told by name: this file does without the host."""
+    """Known by its name: this file does without the host."""
     return any(c.__name__ == "ModelPatcher" and c.__module__ == "comfy.model_patcher" for c in type(value).__mro__)
 
 

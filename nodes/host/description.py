@@ -21,7 +21,7 @@ import types
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -371,18 +371,45 @@ def module_attributes(
 
 
 NOTED = frozenset(
-    """
-    device current_patcher latent_shapes model_loaded_weight_memory lowvram_patch_counter model_lowvram
-    current_weight_patches_uuid model_offload_buffer_memory dynamic_pins dynamic_patchers dynamic_vbars
-    comfy_force_cast_weights comfy_patched_weights _comfy_graph _comfy_cross_step_state _v_block _v_block_faulted
-    """.split()
+    [
+        "device",
+        "current_patcher",
+        "latent_shapes",
+        "model_loaded_weight_memory",
+        "lowvram_patch_counter",
+        "model_lowvram",
+        "current_weight_patches_uuid",
+        "model_offload_buffer_memory",
+        "dynamic_pins",
+        "dynamic_patchers",
+        "dynamic_vbars",
+        "comfy_force_cast_weights",
+        "comfy_patched_weights",
+        "_comfy_graph",
+        "_comfy_cross_step_state",
+        "_v_block",
+        "_v_block_faulted",
+    ]
 )
 """Attributes of any network that only say where it is and how it is loaded (comfy.model_patcher, model_prefetch)."""
 NOTED_ON_LAYERS = frozenset(
-    """
-    comfy_cast_weights prev_comfy_cast_weights comfy_need_lazy_init_bias seed_key weight_function bias_function
-    weight_lowvram_function bias_lowvram_function _v _v_signature _v_weight _v_bias _pins _pin_state _prefetch
-    """.split()
+    [
+        "comfy_cast_weights",
+        "prev_comfy_cast_weights",
+        "comfy_need_lazy_init_bias",
+        "seed_key",
+        "weight_function",
+        "bias_function",
+        "weight_lowvram_function",
+        "bias_lowvram_function",
+        "_v",
+        "_v_signature",
+        "_v_weight",
+        "_v_bias",
+        "_pins",
+        "_pin_state",
+        "_prefetch",
+    ]
 )
 """The same of the layers of comfy.ops. Patches among them are the MODEL's own, and described there."""
 

@@ -90,12 +90,33 @@ class _HostDescription(Description):
 
 
 BOOKKEEPING = frozenset(
-    """
-    size model parent backup object_patches_backup hook_patches_backup hook_backup backup_buffers load_device
-    offload_device weight_inplace_update patches_uuid pinned is_injected skip_injection cached_hook_patches
-    current_hooks hook_mode cached_patcher_init is_multigpu_base_clone clone_base_uuid non_dynamic_delegate_model
-    _last_prepare_log_key _free_methods _last_free_log_time
-    """.split()
+    [
+        "size",
+        "model",
+        "parent",
+        "backup",
+        "object_patches_backup",
+        "hook_patches_backup",
+        "hook_backup",
+        "backup_buffers",
+        "load_device",
+        "offload_device",
+        "weight_inplace_update",
+        "patches_uuid",
+        "pinned",
+        "is_injected",
+        "skip_injection",
+        "cached_hook_patches",
+        "current_hooks",
+        "hook_mode",
+        "cached_patcher_init",
+        "is_multigpu_base_clone",
+        "clone_base_uuid",
+        "non_dynamic_delegate_model",
+        "_last_prepare_log_key",
+        "_free_methods",
+        "_last_free_log_time",
+    ]
 )
 """Attributes of a ModelPatcher that say where it is, who made it and what it has loaded. What is new counts."""
 

@@ -9,10 +9,9 @@ import comfy.model_management as mm
 import torch
 from comfy_api.latest import Types, io
 
-from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable
 from ..dreamer_core.errors import InputError
-from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, Recipe, StepReport
+from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
@@ -42,6 +41,7 @@ from .sockets import (
 from .widgets import PRESET, Overrides, applied, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
+CHANGING = "not resumable: something in the model changes while it runs"
 NUMBERS = ("steps", "views", "resolution")
 PLACED = (*NUMBERS, "seed", "depth_share", "scale_noise", "memory")
 """Top-level settings whose inputs have their place in saved graphs."""
@@ -88,10 +88,10 @@ def run_name(
         key.text(name).tensor(getattr(splat, name))
     add_model(key, model)
     add_vae(key, vae)
-    content = key.identity()
-    machine = {"version": __version__, "renderer": backend, "device": model.load_device.type}
-    run = Identity(recipe, {**machine, "content": content.name})
-    return (None if content.name is None else run.key), content.note
+    content = key.content()
+    machine = {"renderer": backend, "device": model.load_device.type}
+    identity = Identity(recipe, {**machine, "content": content.name})
+    return (None if content.name is None else identity.key), content.note
 
 
 def run(
@@ -103,39 +103,40 @@ def run(
     renderer: str,
     node_id: str | None,
     workflow: str | None = None,
-) -> Run:
+) -> tuple[Run, str]:
     """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
-    Call outside inference mode.
+    Also gives what the user should know of it, or "". Call outside inference mode.
     """
     method = config.guidance.method
     if method.needs_artefacts and prompt.views.artefact is None:
         raise InputError("prompt", f"words for artefacts, which {method.name} needs", "none", "see Dreamer XL Prompt")
     device = model.load_device
-    start = one_from_splat(splat)
     backend = resolve_backend(renderer, device)
-    name, note = run_name(model, vae, prompt, splat, config.recipe, backend)
+    inputs = (model, vae, prompt, splat, config.recipe, backend)
+    name, note = run_name(*inputs)
     if note:
         say(note, node_id)
-    store = RunStore(name)
-    state = store.load(config.steps, config.learning_rates, device)
-    if state is None:
-        state = OptimizationState.create(start.to(device), config.learning_rates)
-    if state.step >= config.steps:
-        return Run(state, config, store)
-    progress = Progress(config.steps, state.step, node_id, backend, workflow, note)
+    made = Run.begin(config, RunStore(name), one_from_splat(splat), device)
+    if made.finished:
+        return made, note
+    progress = Progress(config.steps, made.state.step, node_id, backend, workflow, note)
+
+    def on_step(report: StepReport) -> None:
+        progress.update(report, made.state.gaussians)
+        mm.throw_exception_if_processing_interrupted()
+
     size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
-    with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
-        config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
-        made = Run(state, config, store)
-
-        def on_step(report: StepReport) -> None:
-            progress.update(report, made.state.gaussians)
-            mm.throw_exception_if_processing_interrupted()
-
-        made.go(teacher, on_device(prompt.views, device), backend, on_step)
+    try:
+        with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
+            made.config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
+            made.go(teacher, on_device(prompt.views, device), backend, on_step)
+    finally:
+        if name is not None and run_name(*inputs)[0] != name:
+            note = CHANGING
+            say(note, node_id)
     progress.close()
-    return made
+    return made, note
 
 
 class DreamerXLOptimize(io.ComfyNode):
@@ -251,10 +252,11 @@ class DreamerXLOptimize(io.ComfyNode):
             own |= overrides([clean_up()], {"enabled": cleanup})
             config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-            made = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
+            made, note = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
             gaussians = made.result()
             if config.cleanup.enabled:
-                say(f"{len(gaussians):,} Gaussians · {described(made.cleaned)}", cls.hidden.unique_id)
+                line = f"{len(gaussians):,} Gaussians · {described(made.cleaned)}"
+                say(f"{line} · {note}" if note else line, cls.hidden.unique_id)
             white = torch.ones(3, device=gaussians.device)
             orbit = turntable(final_views, min(config.resolution, 1024), elevation=15.0)
             pictures = views_image(gaussians, orbit, white, renderer)

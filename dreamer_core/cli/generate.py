@@ -6,15 +6,14 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import InputError
-from ..optimize import PRESETS, OptimizationState, OptimizeConfig, load_state
-from ..optimize.checkpoint import read_metadata
+from ..optimize import PRESETS, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
 from ..orbit import CAMERA_PRESETS
@@ -177,21 +176,14 @@ def make(
     identity = Identity(config.recipe, {"prompt": prompt, **started_from, "model": settings["model"]})
     if args.resume:
         folder.check_identity(identity)
-        state = load_state(folder.state, config.learning_rates, device)
-        if state.step > config.steps:
-            raise InputError("--steps", f"at least the {state.step} steps already made", config.steps)
-    else:
-        assert gaussians is not None  # only a resumed run has none
-        state = OptimizationState.create(gaussians.to(device), config.learning_rates)
+    session = Session(config, identity, renderer, folder, settings, gaussians, device, args.resume, exports)
     prompts = encode_prompts(teacher, prompt)
     teacher.release_text_encoders()
     plan = memory_plan(args, folder, config, device, teacher.encoder_bytes_per_pixel())
     teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
-    config = replace(config, recompute_encoder=plan.recompute_encoder or config.recompute_encoder)
     if args.compile:
         teacher.compile()
-    settings = {**settings, "config": config}
-    return Session(state, config, identity, plan, renderer, folder, settings, exports).run(teacher, prompts)
+    return session.run(teacher, prompts, plan)
 
 
 def memory_plan(
@@ -201,9 +193,11 @@ def memory_plan(
     device: torch.device,
     encoder_bytes_per_pixel: float,
 ) -> MemoryPlan:
-    """A resumed run keeps its plan, because plans differ in the last bits of their results; `--memory` wins."""
-    if args.resume and args.memory is None:
-        return MemoryPlan(**json.loads(read_metadata(folder.state)["memory"]))
+    """A resumed run keeps its plan unless `memory` changed: plans differ in the last bits of their results."""
+    if args.resume:
+        saved = folder.metadata()
+        if saved.get("memory_mode", config.memory) == config.memory:
+            return MemoryPlan(**json.loads(saved["memory"]))
     return plan_memory(
         config.memory,
         free_bytes(device),

@@ -6,16 +6,20 @@ import csv
 import dataclasses
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .. import __version__
 from ..errors import InputError
 from ..files import write_atomically
 from ..formats import WRITABLE
 from ..media import FILMS
-from ..optimize import StepReport
+from ..optimize import LearningRates, OptimizationState, StepReport, load_state
 from ..optimize.checkpoint import read_metadata
 from ..optimize.identity import Identity, plain
 from ..optimize.regularizers import TERMS
@@ -88,9 +92,26 @@ class RunFolder:
             remedy = "add --resume to go on, --overwrite to replace it, or name another folder"
             raise InputError("--out", "a folder without a run", f"{self.path}, which holds one", remedy)
 
+    def metadata(self) -> dict[str, str]:
+        """What is saved with the state. Errors: InputError."""
+        with self._reading():
+            return read_metadata(self.state, "--resume")
+
+    def load(self, rates: LearningRates, device: torch.device) -> OptimizationState:
+        """The saved state. Errors: InputError."""
+        with self._reading():
+            return load_state(self.state, rates, device, "--resume")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError("--resume", "a run that can be read", f"{self.state} ({error})") from error
+
     def check_identity(self, identity: Identity) -> None:
         """Errors: InputError naming what differs, where the saved run was another one."""
-        metadata = read_metadata(self.state)
+        metadata = self.metadata()
         if metadata.get("fingerprint") == identity.key:
             return
         found = identity.differences(json.loads(metadata.get("identity", "{}")))

@@ -9,19 +9,20 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..cameras import turntable
-from ..errors import DivergenceError
+from ..errors import DivergenceError, InputError
 from ..formats import write_ply
 from ..gaussians import Gaussians
 from ..media import contact_sheet, render_views, write_mp4, write_png
-from ..optimize import OptimizationState, OptimizeConfig, StepReport, save_state
+from ..optimize import LearningRates, OptimizationState, OptimizeConfig, StepReport, save_state
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan
 from ..optimize.run import Run
@@ -62,14 +63,17 @@ def _interruptible() -> Iterator[_Interrupt]:
 class Session:
     """A run on its way from the first step to its files; it is the run's store, too."""
 
-    state: OptimizationState
     config: OptimizeConfig
     identity: Identity
-    plan: MemoryPlan
     renderer: str
     folder: RunFolder
     settings: dict[str, Any]
     """What run.json says of the run."""
+    start: Gaussians | None
+    """None where only a saved run can go on."""
+    device: torch.device
+    resumed: bool = False
+    """Go on with the run in the folder. Errors: InputError where it has more steps than `config`."""
     exports: tuple[str, ...] = ()
     status: str = "running"
     phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -77,17 +81,26 @@ class Session:
     peak_memory: int = 0
 
     def __post_init__(self) -> None:
-        self.made = Run(self.state, self.config, self)
+        self.plan: MemoryPlan | None = None
+        self.made = Run.begin(self.config, self, self.start, self.device)
         self.first_step = self.state.step
         self.exported: list[Path] = []
         self.kept: Gaussians | None = None
         self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
 
-    def run(self, teacher: Teacher, prompts: PromptProcessor) -> int:
+    @property
+    def state(self) -> OptimizationState:
+        return self.made.state
+
+    def run(self, teacher: Teacher, prompts: PromptProcessor, plan: MemoryPlan) -> int:
         """Optimise and write all files; 0, or 130 after an interrupt. A failing run keeps what it has, too.
 
         Errors: DivergenceError where the optimisation fails or leaves Gaussians that are not finite.
         """
+        self.plan = plan
+        config = replace(self.config, recompute_encoder=plan.recompute_encoder or self.config.recompute_encoder)
+        self.made.config = self.config = config
+        self.settings = {**self.settings, "config": config}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.write_log()
         print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
@@ -131,10 +144,24 @@ class Session:
 
             self.made.go(teacher, prompts, self.renderer, on_step)
 
+    def load(self, steps: int, rates: LearningRates, device: torch.device) -> OptimizationState | None:
+        """The folder's state, where the run goes on. Errors: InputError where it has more than `steps` steps."""
+        if not self.resumed:
+            return None
+        state = self.folder.load(rates, device)
+        if state.step > steps:
+            raise InputError("--steps", f"at least the {state.step} steps already made", steps)
+        return state
+
     def save(self, state: OptimizationState) -> None:
         """State, splat, metrics and log as they are now."""
-        metadata = {"fingerprint": self.identity.key, "memory": json.dumps(asdict(self.plan))}
-        metadata["identity"] = json.dumps(self.identity.described)
+        assert self.plan is not None
+        metadata = {
+            "fingerprint": self.identity.key,
+            "identity": json.dumps(self.identity.described),
+            "memory": json.dumps(asdict(self.plan)),
+            "memory_mode": self.config.memory,
+        }
         save_state(state, self.folder.state, metadata)
         gaussians = self.kept = self.made.result()
         if len(gaussians) and gaussians.check_finite() is None:

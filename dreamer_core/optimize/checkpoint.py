@@ -13,30 +13,47 @@ from .state import OptimizationState
 
 
 def save_state(state: OptimizationState, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write the state atomically; a reader sees the old file or the new one."""
+    """Write the state atomically; a reader sees the old file or the new one.
+
+    Errors: OSError, a full disk's too, for which safetensors has an error of its own.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     described = {"format": "dreamer-xl-state-1", **(metadata or {})}
-    write_atomically(path, lambda temporary: save_file(state.tensors(), temporary, metadata=described))
+    try:
+        write_atomically(path, lambda temporary: save_file(state.tensors(), temporary, metadata=described))
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a saved state. Errors: InputError where the file is no such state."""
+def read_metadata(path: Path, field: str = "resume") -> dict[str, str]:
+    """The metadata of a saved state; `field` is what the user calls it.
+
+    Errors: InputError where the file is no such state; OSError where it cannot be read, which may pass.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError("resume", "a saved run", f"{path} ({error})") from error
+    except SafetensorError as error:
+        raise InputError(field, "a saved run", f"{path} ({error})") from error
     if metadata.get("format") != "dreamer-xl-state-1":
-        raise InputError("resume", "a run saved by this program", f"{path} of another kind")
+        raise InputError(field, "a run saved by this program", f"{path} of another kind")
     return metadata
 
 
-def load_state(path: Path, rates: LearningRates, device: torch.device | str = "cpu") -> OptimizationState:
-    """The state saved at `path`. Errors: InputError where the file is no such state."""
+def load_state(
+    path: Path, rates: LearningRates, device: torch.device | str = "cpu", field: str = "resume"
+) -> OptimizationState:
+    """The state saved at `path`. Errors: as `read_metadata`."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    read_metadata(path)
-    return OptimizationState.from_tensors(load_file(path), rates, device)
+    read_metadata(path, field)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError(field, "a saved run", f"{path} ({error})") from error
+    return OptimizationState.from_tensors(tensors, rates, device)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+
 from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
 from ..teachers.teacher import Teacher
 from .cleanup import CleanupReport, clean
+from .learning_rates import LearningRates
 from .loop import optimize
 from .recipe import OptimizeConfig
 from .report import StepReport
@@ -22,6 +25,10 @@ SAVE_EVERY_SECONDS = 120.0
 
 class Store(Protocol):
     """Where the state of a run is kept."""
+
+    def load(self, steps: int, rates: LearningRates, device: torch.device) -> OptimizationState | None:
+        """The latest state with at most `steps` steps; None where there is nothing to go on from."""
+        ...
 
     def save(self, state: OptimizationState) -> None:
         """Keep the state in place of what the same run kept before."""
@@ -37,6 +44,15 @@ class Run:
     store: Store
     cleaned: CleanupReport = field(default_factory=CleanupReport)
     """What `result` removed."""
+
+    @classmethod
+    def begin(cls, config: OptimizeConfig, store: Store, start: Gaussians | None, device: torch.device) -> Run:
+        """Go on from the stored state, else from `start`, which only a run with a stored state may do without."""
+        state = store.load(config.steps, config.learning_rates, device)
+        if state is None:
+            assert start is not None
+            state = OptimizationState.create(start.to(device), config.learning_rates)
+        return cls(state, config, store)
 
     @property
     def finished(self) -> bool:

@@ -1,7 +1,8 @@
 """Values described completely: equal digests mean equal results, and what cannot be described is named.
 
 A digest is made of the digests of a value's parts (a Merkle tree), so it knows no limit of depth, does not depend on
-which parts are shared, and survives a restart. Set elements are ordered by their digests.
+which parts are shared, and survives a restart. Set elements are ordered by their digests. What can be imported goes by
+its name, and what the name stands for is described once: functions and classes refer to each other in circles.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import functools
 import logging
 import re
 import sys
+import sysconfig
 import threading
 import types
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -47,9 +49,17 @@ NAMED_BY_OWNER = (
 )
 NOT_OF_A_CLASS = re.compile(
     r"__(module|qualname|doc|dict|weakref|annotations|annotate|annotate_func|annotations_cache|firstlineno"
-    r"|static_attributes|type_params)__|_abc_impl"
+    r"|static_attributes|type_params|dataclass_fields|dataclass_params|orig_bases|parameters)__|_abc_impl"
 )
 """Names in a class that decide no result."""
+FUNCTIONS = (types.FunctionType, staticmethod, classmethod, property)
+DATA = (*PLAIN, *CONTAINERS, MappingProxyType, Tensor, np.ndarray, np.generic, torch.nn.Module, torch.Generator)
+DATA = (*DATA, types.SimpleNamespace, types.MethodType, functools.partial)
+"""What counts wherever a function or a class refers to it."""
+HOST = ("comfy", "comfy_api", "comfy_execution", "comfy_config", "execution", "folder_paths", "nodes", "server", "app")
+"""ComfyUI's own packages, whose globals are caches and notes about memory."""
+OWN = __name__.partition(".")[0]
+"""This pack, whose changes `dreamer_core.optimize.identity.RESULTS` counts."""
 
 
 def checksum(*parts: bytes | memoryview) -> bytes:
@@ -88,13 +98,22 @@ class Description:
         self._reached = 0
         """The depth of the outermost value that a cycle within the latest one led back to."""
         self._count = 0
+        self._referred: dict[int, Any] = {}
+        """By id, what goes by its name."""
+        self._waiting: list[Any] = []
+        """What has been referred to and is not yet described."""
 
     def of(self, value: Any, where: str) -> bytes:
         """The digest of a value that is found at `where`; whatever is wrong with it, it lands in `unknown`."""
         self._open.clear()
+        self._waiting.clear()
         self._reached = 0
         try:
-            return self.digest(value)
+            found = self.digest(value)
+            definitions = []
+            while self._waiting:
+                definitions.append(self._definition(self._waiting.pop()))
+            return checksum(found, *sorted(definitions))
         except UndescribedError as error:
             name = error.what
             where = f"{where}'s {error.part}" if error.part else where
@@ -220,16 +239,47 @@ class Description:
         return None
 
     def _function(self, value: types.FunctionType) -> bytes:
-        """Name, code, defaults and plain globals; unless it can be imported by name, also all that it refers to."""
-        read = sorted(n for n in _globals_of(value.__code__) if n in value.__globals__)
-        named = {name: value.__globals__[name] for name in read}
+        """Its name, where that leads to it; else name, code and all that it refers to."""
         if importable(value):
-            constants = [value.__defaults__, value.__kwdefaults__ and tuple(value.__kwdefaults__.items())]
-            plain = self._named({k: v for k, v in named.items() if _is_plain(v)})
-            given = [c if _is_plain(c) else None for c in constants]
-            return self.parts("function", value.__module__, value.__qualname__, value.__code__, *given, plain)
-        own = (value.__defaults__, value.__kwdefaults__, value.__closure__, vars(value))
-        return self.parts("local function", value.__module__, value.__qualname__, value.__code__, *own, named)
+            return self._reference(value)
+        own = (value.__defaults__, value.__kwdefaults__, value.__closure__, vars(value), _read_by(value))
+        return self.parts("local function", value.__module__, value.__qualname__, value.__code__, *own)
+
+    def _reference(self, value: Any) -> bytes:
+        if id(value) not in self._referred:
+            self._referred[id(value)] = value
+            self._waiting.append(value)
+        return self.parts("reference", isinstance(value, type), value.__module__, value.__qualname__)
+
+    def _definition(self, value: Any) -> bytes:
+        """What a name stands for."""
+        try:
+            about = self._class_definition(value) if isinstance(value, type) else self._function_definition(value)
+            return self.parts("definition", value.__module__, value.__qualname__, *about)
+        except UndescribedError as error:
+            raise UndescribedError(error.what, error.part or value.__qualname__) from error
+
+    def _function_definition(self, value: types.FunctionType) -> tuple[Any, ...]:
+        """Code, defaults, attributes and what is read; of installed packages' functions no more than plain values."""
+        defaults = (*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items()))
+        read = _read_by(value)
+        if _of_package(value):
+            plain = self._named({k: v for k, v in read.items() if _is_plain(v)})
+            return (value.__code__, [v if _is_plain(v) else None for v in defaults], plain)
+        cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+        cells.pop("__class__", None)
+        given = [v if _counts(v) else None for v in defaults]
+        return (value.__code__, given, self._counting(vars(value)), self._named(cells), self._counting(read))
+
+    def _class_definition(self, value: type) -> tuple[Any, ...]:
+        """Bases, functions and attributes; of an installed package's class plain attributes and what others put in."""
+        own = {k: v for k, v in vars(value).items() if not NOT_OF_A_CLASS.fullmatch(k)}
+        if not _made_at_runtime(value) or value.__module__.partition(".")[0] == OWN or _installed(value.__module__):
+            return (self._named({k: v for k, v in own.items() if _is_plain(v) or _is_put_in(v)}),)
+        return (value.__bases__, self._counting(own))
+
+    def _counting(self, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        return self._named({k: v for k, v in values.items() if _counts(v)})
 
     def _code(self, code: types.CodeType) -> bytes:
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -239,11 +289,10 @@ class Description:
         )
 
     def _type(self, value: type) -> bytes:
-        """Name and plain attributes; unless it can be imported by name, also bases and whatever it defines."""
-        own = {k: v for k, v in vars(value).items() if not NOT_OF_A_CLASS.fullmatch(k)}
+        """Its name, where that leads to it; else name, bases and whatever it defines."""
         if importable(value) or not _made_at_runtime(value):
-            plain = self._named({k: v for k, v in own.items() if _is_plain(v)})
-            return self.parts("type", value.__module__, value.__qualname__, plain)
+            return self._reference(value)
+        own = {k: v for k, v in vars(value).items() if not NOT_OF_A_CLASS.fullmatch(k)}
         own = {k: v for k, v in own.items() if not isinstance(v, types.MemberDescriptorType)}
         return self.parts(
             "local type", value.__module__, value.__qualname__, type(value), value.__bases__, self._named(own)
@@ -307,26 +356,67 @@ def module_attributes(
     `originals` are what counts instead, by their paths; `path` is where the module's own begin.
     """
     found: dict[str, Any] = {}
+    left_out = NOTED | (NOTED_ON_LAYERS if _is_host_layer(module) else frozenset())
     for name, value in vars(module).items():
         if name in ("_parameters", "_buffers", "_modules"):
             found |= {f"{name}.{k}": originals.get(path + k, v) for k, v in value.items()}
         elif name.startswith("_") and "_hooks" in name and isinstance(value, Mapping):
             if value:
                 found[name] = list(value.values())  # their keys count all hooks of the process
-        elif not BOOKKEEPING.fullmatch(name):
+        elif name not in left_out:
             original = originals.get(path + name, value)
             if not _is_own_method(module, name, original):
                 found[name] = original
     return found
 
 
-BOOKKEEPING = re.compile(
-    r"device|current_patcher|latent_shapes|model_loaded_weight_memory|lowvram_patch_counter|model_lowvram"
-    r"|current_weight_patches_uuid|model_offload_buffer_memory|dynamic_(pins|patchers|vbars)"
-    r"|(prev_)?comfy_\w+|_comfy_\w+|\w+_lowvram_function|(weight|bias)_function|seed_key|_v|_v_\w+|_pins?|_pin_\w+"
-    r"|_prefetch\w*"
+NOTED = frozenset(
+    [
+        "device",
+        "current_patcher",
+        "latent_shapes",
+        "model_loaded_weight_memory",
+        "lowvram_patch_counter",
+        "model_lowvram",
+        "current_weight_patches_uuid",
+        "model_offload_buffer_memory",
+        "dynamic_pins",
+        "dynamic_patchers",
+        "dynamic_vbars",
+        "comfy_force_cast_weights",
+        "comfy_patched_weights",
+        "_comfy_graph",
+        "_comfy_cross_step_state",
+        "_v_block",
+        "_v_block_faulted",
+    ]
 )
-"""Attributes of networks that only say where they are and how they are loaded (comfy.model_patcher, comfy.ops)."""
+"""Attributes of any network that only say where it is and how it is loaded (comfy.model_patcher, model_prefetch)."""
+NOTED_ON_LAYERS = frozenset(
+    [
+        "comfy_cast_weights",
+        "prev_comfy_cast_weights",
+        "comfy_need_lazy_init_bias",
+        "seed_key",
+        "weight_function",
+        "bias_function",
+        "weight_lowvram_function",
+        "bias_lowvram_function",
+        "_v",
+        "_v_signature",
+        "_v_weight",
+        "_v_bias",
+        "_pins",
+        "_pin_state",
+        "_prefetch",
+    ]
+)
+"""The same of the layers of comfy.ops. Patches among them are the MODEL's own, and described there."""
+
+
+def _is_host_layer(module: torch.nn.Module) -> bool:
+    """Known by its name: this file does without the host."""
+    return any(kind.__module__ == "comfy.ops" for kind in type(module).__mro__)
 
 
 def _is_own_method(owner: Any, name: str, value: Any) -> bool:
@@ -351,10 +441,62 @@ def importable(value: Any) -> bool:
     return value is getattr(found, "__func__", found)
 
 
-def _globals_of(code: types.CodeType) -> Iterable[str]:
-    """Names that the code, or code within it, looks up outside of it."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return found.union(*(_globals_of(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+def _read_by(function: types.FunctionType) -> dict[str, Any]:
+    """The globals that a function reads, by name, and what it may read of modules among them."""
+    loaded, names = _names_in(function.__code__)
+    found: dict[str, Any] = {}
+
+    def add(path: str, value: Any) -> None:
+        if path in found:
+            return
+        found[path] = value
+        if isinstance(value, types.ModuleType) and not _installed(value.__name__):
+            for name in names & vars(value).keys():
+                if path.count(".") < 4:  # modules refer to each other
+                    add(f"{path}.{name}", vars(value)[name])
+
+    for name in loaded & function.__globals__.keys():
+        add(name, function.__globals__[name])
+    return dict(sorted(found.items()))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """Globals that the code, or code within it, looks up; and all names in it, attributes' too."""
+    inner = [_names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    loaded = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return loaded.union(*(g for g, _ in inner)), frozenset(code.co_names).union(*(n for _, n in inner))
+
+
+def _counts(value: Any) -> bool:
+    """Whether a function's or a class's result may depend on it: not the machinery of installed packages."""
+    if isinstance(value, types.ModuleType):
+        return False
+    if isinstance(value, (*DATA, *FUNCTIONS)):
+        return True
+    owner = value if isinstance(value, type) else type(value)
+    return not _installed(owner.__module__)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _installed(module: str | None) -> bool:
+    """Whether a module belongs to Python, to an installed package or to ComfyUI, not to somebody's nodes."""
+    top = (module or "").partition(".")[0]
+    if top in HOST or top in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return any(file.startswith(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib"))
+
+
+def _of_package(function: types.FunctionType) -> bool:
+    """Its `__module__` may be that of what it wraps."""
+    return _installed(function.__globals__.get("__name__"))
+
+
+def _is_put_in(value: Any) -> bool:
+    """A function that somebody's nodes have put in the place of an installed package's."""
+    function = getattr(value, "__func__", value)
+    return isinstance(function, types.FunctionType) and not _of_package(function)
 
 
 def _is_plain(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,8 +12,8 @@ from torch import Tensor
 from .description import Description, UndescribedError, module_attributes
 
 
-class Identity(NamedTuple):
-    """What a run is known by."""
+class Content(NamedTuple):
+    """What the inputs of a run hold."""
 
     name: str | None
     """None where something could not be identified: nobody could tell such a run from another."""
@@ -50,9 +49,9 @@ class Key:
     def hexdigest(self) -> str:
         return self._hash.hexdigest(length=16)
 
-    def identity(self) -> Identity:
+    def content(self) -> Content:
         unknown = tuple(self._description.unknown)
-        return Identity(None if unknown else self.hexdigest(), unknown)
+        return Content(None if unknown else self.hexdigest(), unknown)
 
 
 class _HostDescription(Description):
@@ -64,7 +63,7 @@ class _HostDescription(Description):
     def patcher(self, value: Any) -> bytes:
         """A MODEL: its own weights (not the patched ones) and everything that changes what it does."""
         network = self.original(value.model, "", _originals(value))
-        found = {k: v for k, v in vars(value).items() if not BOOKKEEPING.fullmatch(k)}
+        found = {k: v for k, v in vars(value).items() if k not in BOOKKEEPING}
         found["patches"] = self._named(found["patches"])  # every weight has its own
         digests = [self._field(name, part) for name, part in self._named(found)]
         return self.parts("patcher", type(value), network, *sorted(found), *digests)
@@ -90,17 +89,40 @@ class _HostDescription(Description):
         return digest
 
 
-BOOKKEEPING = re.compile(
-    r"size|model|parent|(object_patches_|hook_patches_|hook_)?backup|backup_buffers|load_device|offload_device"
-    r"|weight_inplace_update|patches_uuid|pinned|is_injected|skip_injection|cached_hook_patches|current_hooks|hook_mode"
-    r"|cached_patcher_init|is_multigpu_base_clone|clone_base_uuid|non_dynamic_delegate_model"
-    r"|_last_prepare_log_key|_free_methods|_last_free_log_time"
+BOOKKEEPING = frozenset(
+    [
+        "size",
+        "model",
+        "parent",
+        "backup",
+        "object_patches_backup",
+        "hook_patches_backup",
+        "hook_backup",
+        "backup_buffers",
+        "load_device",
+        "offload_device",
+        "weight_inplace_update",
+        "patches_uuid",
+        "pinned",
+        "is_injected",
+        "skip_injection",
+        "cached_hook_patches",
+        "current_hooks",
+        "hook_mode",
+        "cached_patcher_init",
+        "is_multigpu_base_clone",
+        "clone_base_uuid",
+        "non_dynamic_delegate_model",
+        "_last_prepare_log_key",
+        "_free_methods",
+        "_last_free_log_time",
+    ]
 )
 """Attributes of a ModelPatcher that say where it is, who made it and what it has loaded. What is new counts."""
 
 
 def _is_patcher(value: Any) -> bool:
-    """Told by name: this file does without the host."""
+    """Known by its name: this file does without the host."""
     return any(c.__name__ == "ModelPatcher" and c.__module__ == "comfy.model_patcher" for c in type(value).__mro__)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -19,6 +21,8 @@ from ...dreamer_core.optimize import LearningRates, OptimizationState, load_stat
 MAX_BYTES = 4 << 30
 MAX_STATES = 40
 SUFFIX = ".safetensors"
+ABANDONED_AFTER = 3600.0
+"""Seconds after which a temporary file is nobody's."""
 
 
 class RunStore:
@@ -40,7 +44,8 @@ class RunStore:
             path = self._path(step)
             try:
                 state = load_state(path, rates, device)
-                os.utime(path)  # used now: dropped last
+                with suppress(OSError):
+                    os.utime(path)  # used now: dropped last
                 return state
             except torch.OutOfMemoryError:
                 raise
@@ -59,14 +64,23 @@ class RunStore:
         if self._folder is None or state.step == 0 or state.ruined:
             return
         try:
-            save_state(state, self._path(state.step))
+            self._write(state)
         except OSError as error:
             logging.warning("Dreamer XL: the run could not be saved and cannot be resumed (%s)", error)
             return
-        if self._written is not None and self._written != state.step:
-            self._path(self._written).unlink(missing_ok=True)
-        self._written = state.step
-        self._trim()
+        before, self._written = self._written, state.step
+        try:
+            if before is not None and before != state.step:
+                self._path(before).unlink(missing_ok=True)
+            self._trim()
+        except OSError as error:  # other runs are saved and dropped meanwhile
+            logging.warning("Dreamer XL: old runs could not be dropped this time (%s)", error)
+
+    def _write(self, state: OptimizationState) -> None:
+        try:
+            save_state(state, self._path(state.step))
+        except OSError:  # another run may have dropped the folder while it was empty
+            save_state(state, self._path(state.step))
 
     def steps(self) -> list[int]:
         """The steps at which this run is saved."""
@@ -86,11 +100,13 @@ class RunStore:
                 status = path.stat()
             except FileNotFoundError:
                 continue
+            if not path.stem.isdigit() and time.time() - status.st_mtime < ABANDONED_AFTER:
+                continue  # still being written
             found.append((status.st_mtime_ns, status.st_size, path))
         total = 0
         for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
             total += size
             if rank > 0 and (rank >= MAX_STATES or total > MAX_BYTES):
                 path.unlink(missing_ok=True)
-                if not any(path.parent.iterdir()):
+                with suppress(OSError):  # not empty
                     path.parent.rmdir()

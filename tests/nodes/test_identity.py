@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 TO_V = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_v.weight"
 FACTOR = 1.0
+FACTORS = {"all": [1.0]}
 
 
 class Slotted:
@@ -38,11 +40,16 @@ class Patch:
         self.calls = 0
 
     def __call__(self, q, k, v, extra_options):
-        type(self).called += 1
+        logging.getLogger(__name__).debug("called")
         return q * self.entries[0]["weight"], k, v
 
 
-Patch.called = 0
+class Counting(Patch):
+    called = 0
+
+    def __call__(self, q, k, v, extra_options):
+        Counting.called += 1
+        return super().__call__(q, k, v, extra_options)
 
 
 @dataclass
@@ -187,19 +194,69 @@ def test_sharing_moving_and_the_order_of_sets_do_not_count(digest):
     layer = network(1.0)
     before = digest(layer)
     layer.forward = layer.forward  # what is left where an object patch was taken off
-    layer.comfy_cast_weights = True
     assert digest(layer) == before
 
 
-def test_a_module_level_function_goes_by_name_code_and_plain_globals(digest, monkeypatch):
-    before = digest(scaled)
-    assert digest(keywords) != before
-    monkeypatch.setattr(sys.modules[__name__], "FACTOR", -3.0)
-    assert digest(scaled) != before
+def test_notes_of_the_host_count_on_its_own_layers_only(digest):
+    import comfy.ops
+
+    layer = comfy.ops.manual_cast.Linear(2, 2)
+    torch.nn.init.ones_(layer.weight)
+    before = digest(layer)
+    layer.comfy_cast_weights = not layer.comfy_cast_weights
+    layer._v_signature = "loaded"
+    assert digest(layer) == before
+    others = network(1.0)
+    before = digest(others)
+    others.comfy_cast_weights = True
+    assert digest(others) != before
+
+
+def test_functions_and_classes_of_a_module_count_what_they_refer_to(digest, monkeypatch):
+    """A digest differs for whatever a module's function or class reads, and comes back with it."""
+    module = sys.modules[__name__]
+    changes = [
+        (scaled, module, "FACTOR", -3.0),
+        (scaled, module, "FACTOR", [torch.ones(2)]),
+        (through, module, "FACTORS", {"all": [-3.0]}),
+        (through, FACTORS["all"], 0, -3.0),
+        (through, module, "scaled", lambda x: x),
+        (through, scaled, "__code__", (lambda x: x).__code__),
+        (with_default, with_default.__defaults__[0], 0, -3.0),
+        (Patch, Patch, "__call__", lambda self, q, k, v, extra_options: (q, k, v)),
+        (Counting, Patch, "__call__", lambda self, q, k, v, extra_options: (q, k, v)),
+        (Counting(1.0), Counting, "called", [7]),
+        (Tabled, Tabled.TABLE["a"], 0, -3.0),
+        (torch.nn.Linear, torch.nn.Linear, "forward", lambda self, x: x),
+    ]
+    for value, owner, name, new in changes:
+        before = digest(value)
+        if isinstance(owner, list):
+            old, owner[name] = owner[name], new
+        else:
+            monkeypatch.setattr(owner, name, new)
+        assert digest(value) != before, (value, name)
+        monkeypatch.undo()
+        if isinstance(owner, list):
+            owner[name] = old
+        assert digest(value) == before, (value, name)
+    assert digest(scaled) != digest(through)
 
 
 def scaled(x):
     return FACTOR * x
+
+
+def through(x):
+    return scaled(x) * FACTORS["all"][0]
+
+
+def with_default(x, factors=[1.0]):  # noqa: B006
+    return x * factors[0]
+
+
+class Tabled:
+    TABLE = {"a": [1.0]}  # noqa: RUF012
 
 
 @pytest.mark.parametrize(
@@ -221,8 +278,8 @@ def test_what_cannot_be_described_is_named(ours, value, name):
     assert found.unknown == [f"{name} in the model"]
     key = ours("nodes.host.identity").Key()
     key.add("the model", [value])
-    assert key.identity() == (None, (f"{name} in the model",))
-    assert key.identity().note == f"not resumable: {name} in the model cannot be identified"
+    assert key.content() == (None, (f"{name} in the model",))
+    assert key.content().note == f"not resumable: {name} in the model cannot be identified"
 
 
 def test_errors_and_endless_nesting_are_unknown_too(ours):
@@ -283,7 +340,7 @@ def identify(ours):
     def found(model):
         key = ours("nodes.host.identity").Key()
         ours("nodes.host.identity").add_model(key, model)
-        return key.identity()
+        return key.content()
 
     return found
 
@@ -462,14 +519,15 @@ def run(ours, execute, loaded, tmp_path, monkeypatch):
     said, made = [], []
     monkeypatch.setattr(node, "say", lambda text, _: said.append(text))
     monkeypatch.setattr(progress, "say", lambda text, _: said.append(text))
-    core = node.optimize
+    loop = ours("dreamer_core.optimize.run")
+    core = loop.optimize
 
     def counting(*args):
         for report in core(*args):
             made.append(report.step)
             yield report
 
-    monkeypatch.setattr(node, "optimize", counting)
+    monkeypatch.setattr(loop, "optimize", counting)
     inputs = {
         "vae": loaded[2],
         "prompt": execute("DreamerXLPrompt", clip=loaded[1], prompt="a red mug").args[0],
@@ -486,19 +544,28 @@ def run(ours, execute, loaded, tmp_path, monkeypatch):
     return call
 
 
-def test_another_weight_is_another_run(run, model):
+def test_another_weight_is_another_run(run, model, caplog):
     """The patch of the second run takes part, and its result is its own."""
+    caplog.set_level(logging.DEBUG, __name__)
     results = []
     for weight in (1.0, -3.0):
         patched = model.clone()
         patched.set_model_attn2_patch(Patch(weight))
-        Patch.called = 0
+        caplog.clear()
         splat, made, said = run(patched)
         assert made == [0]
-        assert Patch.called > 0
+        assert any(record.name == __name__ for record in caplog.records)
         assert not any("not resumable" in text for text in said)
         results.append(splat)
     assert not torch.equal(results[0].positions, results[1].positions)
+
+
+def test_a_model_that_changes_while_it_runs_is_said_to(run, model):
+    patched = model.clone()
+    patched.set_model_attn2_patch(Counting(1.0))
+    _, made, said = run(patched)
+    assert made == [0]
+    assert said[-1] == "not resumable: something in the model changes while it runs"
 
 
 def test_a_run_that_nobody_can_identify_is_not_kept_and_says_so(run, model, tmp_path):

@@ -53,8 +53,10 @@ NOT_OF_A_CLASS = re.compile(
 )
 """Names in a class that decide no result."""
 FUNCTIONS = (types.FunctionType, staticmethod, classmethod, property)
-DATA = (*PLAIN, *CONTAINERS, MappingProxyType, Tensor, np.ndarray, np.generic, torch.nn.Module, torch.Generator)
-DATA = (*DATA, types.SimpleNamespace, types.MethodType, functools.partial)
+DATA = (
+    *(*PLAIN, *CONTAINERS, MappingProxyType, Tensor, np.ndarray, np.generic, torch.nn.Module, torch.Generator),
+    *(types.SimpleNamespace, types.MethodType, functools.partial),
+)
 """What counts wherever a function or a class refers to it."""
 HOST = ("comfy", "comfy_api", "comfy_execution", "comfy_config", "execution", "folder_paths", "nodes", "server", "app")
 """ComfyUI's own packages, whose globals are caches and notes about memory."""
@@ -465,7 +467,7 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
     """Globals that the code, or code within it, looks up; and all names in it, attributes' too."""
     inner = [_names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)]
     loaded = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return loaded.union(*(g for g, _ in inner)), frozenset(code.co_names).union(*(n for _, n in inner))
+    return frozenset(loaded).union(*(g for g, _ in inner)), frozenset(code.co_names).union(*(n for _, n in inner))
 
 
 def _counts(value: Any) -> bool:

@@ -175,7 +175,10 @@ BAD = [
         ["generate", "x", "--set", "cameras.radius_min=9"],
         "--set cameras.radius: expected the lower value first, got (9",
     ),
-    (["generate", "x", "--set", "cameras.fov_max=200"], "--set cameras.fov: expected two numbers from 1 to 150 degrees, got"),
+    (
+        ["generate", "x", "--set", "cameras.fov_max=200"],
+        "--set cameras.fov: expected two numbers from 1 to 150 degrees",
+    ),
     (
         ["generate", "x", "--set", "cameras.radius_mid=3"],
         "--set: expected the name of a setting, got cameras.radius_mid",
@@ -187,7 +190,8 @@ BAD = [
     ),
     (
         ["generate", "x", "--set", "guidance.csd_empty=0.2"],
-        "--set guidance.csd_empty: expected a setting of tsm, got one of csd; leave it out, or set guidance.method to one of these",
+        "--set guidance.csd_empty: expected a setting of tsm, got one of csd; leave it out, or set "
+        "guidance.method to one of these",
     ),
     (
         ["generate", "x", "--set", "guidance.method=tms"],

@@ -1,4 +1,6 @@
-"""The portable renderer: numba kernels on the CPU in float32, bit-equal on every run.
+"""The portable renderer: numba kernels on the CPU in float32, bit-equal on every run once they are compiled.
+
+The run that compiles them may round differently in the last bit from runs that load them from numba's cache.
 
 Tensors of other devices and types are copied to the host as float32 and the results copied back, gradients
 included, so it also serves graphics cards for which no gsplat build exists. All views go through in one call.

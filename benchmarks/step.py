@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 from benchmarks import full_size
 from benchmarks.report import finish, single_threaded_processor_time, wait
 from dreamer_core.cli.generate import starter_checkpoint
-from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps, classifier_free
+from dreamer_core.guidance import GuidanceConditioning, GuidanceResult, Timesteps
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
@@ -34,7 +35,7 @@ from dreamer_core.optimize.report import PHASES, Stopwatch
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 from dreamer_core.setting_values import nested
 from dreamer_core.teachers.moves import FIRST_TIMESTEP, euler_step
-from dreamer_core.teachers.teacher import Conditioning, Teacher
+from dreamer_core.teachers.teacher import Conditioning, Request, Teacher, classifier_free
 
 VARIANTS = ("ours", "ours, low memory", "official-like")
 
@@ -52,14 +53,19 @@ class Counted:
     def encode(self, images: Tensor) -> Tensor:
         return self.teacher.encode(images)
 
-    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        wait(x.device)
+    def predict(self, requests: Sequence[Request]) -> list[Tensor]:
+        wait(requests[0].x.device)
         start = time.perf_counter()
-        out = self.teacher.eps(x, sigma, cond)
-        wait(x.device)
+        out = self.teacher.predict(requests)
+        wait(requests[0].x.device)
         self.seconds += time.perf_counter() - start
-        self.samples += len(x)
+        self.samples += sum(len(r.x) for r in requests)
         return out
+
+    def combine(
+        self, positive: Request, negative: Request, e_positive: Tensor, e_negative: Tensor, scale: float
+    ) -> Tensor:
+        return self.teacher.combine(positive, negative, e_positive, e_negative, scale)
 
 
 class OfficialLike(TSM):
@@ -75,7 +81,7 @@ class OfficialLike(TSM):
         def eps(x: Tensor, at: int, c: Conditioning) -> Tensor:
             nonlocal calls
             calls += 1
-            return predictor.eps(x, x.new_full((len(x),), sigmas[at]), c)
+            return predictor.predict([Request(x, sigmas[at], c, "inversion")])[0]
 
         x, now = z + sigmas[FIRST_TIMESTEP] * noise, FIRST_TIMESTEP
         if steps.s == now:

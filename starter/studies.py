@@ -16,7 +16,7 @@ from dreamer_core.orbit import sample_orbit
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.setting_values import changed
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
-from dreamer_core.teachers.teacher import Conditioning
+from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
 
 from .world import COLOURS, KIND_NAMES, Subject
 
@@ -91,7 +91,7 @@ def of_clipping(base: OptimizeConfig) -> list[Variant]:
 STUDIES = {"methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
 
 
-class _Counted:
+class _Counted(PlainTeacher):
     """A network that costs nothing."""
 
     def __init__(self) -> None:

@@ -5,7 +5,6 @@ from .base import (
     GuidanceResult,
     Timesteps,
     WeightedNegative,
-    classifier_free,
     guided_noise,
 )
 from .clipping import ClipConfig, clip_depth_gradient, clip_pixel_gradient
@@ -21,7 +20,6 @@ __all__ = [
     "Method",
     "Timesteps",
     "WeightedNegative",
-    "classifier_free",
     "clip_depth_gradient",
     "clip_pixel_gradient",
     "guided_noise",

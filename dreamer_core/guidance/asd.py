@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..settings import Knob
 from ..teachers.noise_levels import TIMESTEPS, noise_level
-from ..teachers.teacher import Teacher
+from ..teachers.teacher import Request, Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 from .method import PATH, CfgScale, Method
 
@@ -43,7 +43,7 @@ class ASD(Method):
     ) -> GuidanceResult:
         later = min(steps.t + round(self.asd_shift * (steps.t - steps.t_min)), TIMESTEPS - 1)
         sigma, sigma_later = noise_level(predictor.sigmas, steps.t), noise_level(predictor.sigmas, later)
-        also = [(z + sigma_later * noise, sigma_later, cond.positive)]
+        also = [Request(z + sigma_later * noise, sigma_later, cond.positive, "positive")]
         e_cfg, (target,), samples = guided_noise(predictor, z + sigma * noise, sigma, cond, self.cfg, also)
         weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
         return GuidanceResult(weight * (e_cfg - target), calls=1, samples=samples)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..teachers.teacher import Conditioning, Teacher
+from ..teachers.teacher import Conditioning, Request, Teacher
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,6 @@ class GuidanceResult:
     """Network evaluations per view, the field's NFE."""
 
 
-def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans, 2207.12598): negative + scale (positive - negative)."""
-    return negative + scale * (positive - negative)
-
-
-def evaluate_together(predictor: Teacher, requests: list[tuple[Tensor, float, Conditioning]]) -> list[Tensor]:
-    """Noise predictions of several (x [B, C, h, w], sigma, cond) in one batched call with per-sample sigma."""
-    x = torch.cat([r[0] for r in requests])
-    sigma = torch.cat([r[0].new_full((r[0].shape[0],), r[1]) for r in requests])
-    cond = Conditioning.cat([r[2] for r in requests])
-    return list(predictor.eps(x, sigma, cond).split([r[0].shape[0] for r in requests]))
-
-
 def perpendicular_part(a: Tensor, b: Tensor) -> Tensor:
     """The part of every `a` [B, C, h, w] that is perpendicular to its `b`."""
     dims = (1, 2, 3)
@@ -86,22 +72,25 @@ def guided_noise(
     sigma: float,
     cond: GuidanceConditioning,
     scale: float,
-    also: Sequence[tuple[Tensor, float, Conditioning]] = (),
+    also: Sequence[Request] = (),
 ) -> tuple[Tensor, list[Tensor], int]:
-    """e_cfg(x), the predictions of the requests in `also`, and the evaluations per view; one network call.
+    """e_cfg(x), the predictions of the requests in `also`, and the evaluations per view.
 
         e_cfg = e_neg + scale (d + sum_i w_i perp(e_i - e_neg, d)),  d = e_pos - e_neg
 
-    The sum is Perp-Neg's (2304.04968, eq. 8); without such negatives this is classifier-free guidance.
+    The sum is Perp-Neg's (2304.04968, eq. 8); without such negatives this is classifier-free guidance. Either way it is
+    the teacher that combines them, so that a user's patches of guidance take part.
     """
-    requests = [(x, sigma, cond.positive), (x, sigma, cond.negative)]
-    requests += [(x, sigma, negative.cond) for negative in cond.perpendicular]
-    requests += also
-    positive, negative, *rest = evaluate_together(predictor, requests)
-    if not cond.perpendicular:
-        return classifier_free(positive, negative, scale), rest, len(requests)
-    direction = total = positive - negative
-    for avoided, eps in zip(cond.perpendicular, rest):
-        weight = avoided.weight.to(x)[:, None, None, None]
-        total = total + weight * perpendicular_part(eps - negative, direction)
-    return negative + scale * total, rest[len(cond.perpendicular) :], len(requests)
+    positive = Request(x, sigma, cond.positive, "positive")
+    negative = Request(x, sigma, cond.negative, "negative")
+    avoided = [Request(x, sigma, n.cond, "negative") for n in cond.perpendicular]
+    requests = [positive, negative, *avoided, *also]
+    e_positive, e_negative, *rest = predictor.predict(requests)
+    if cond.perpendicular:
+        direction = total = e_positive - e_negative
+        for one, eps in zip(cond.perpendicular, rest):
+            weight = one.weight.to(x)[:, None, None, None]
+            total = total + weight * perpendicular_part(eps - e_negative, direction)
+        e_positive = e_negative + total
+    guided = predictor.combine(positive, negative, e_positive, e_negative, scale)
+    return guided, rest[len(avoided) :], len(requests)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..settings import Knob
 from ..teachers.noise_levels import noise_level
-from ..teachers.teacher import Teacher
-from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
+from ..teachers.teacher import Request, Teacher
+from .base import GuidanceConditioning, GuidanceResult, Timesteps
 from .method import PATH, Method
 
 
@@ -42,8 +42,13 @@ class CSD(Method):
     ) -> GuidanceResult:
         sigma = noise_level(predictor.sigmas, steps.t)
         x_t = z + sigma * noise
-        prompts = (cond.positive, cond.negative, cond.inversion)
-        positive, negative, empty = evaluate_together(predictor, [(x_t, sigma, prompt) for prompt in prompts])
+        positive, negative, empty = predictor.predict(
+            [
+                Request(x_t, sigma, cond.positive, "positive"),
+                Request(x_t, sigma, cond.negative, "negative"),
+                Request(x_t, sigma, cond.inversion, "inversion"),
+            ]
+        )
         b1, b2 = 1.0 - steps.progress * self.csd_empty, steps.progress * self.csd_empty
         weight = sigma**2 / (1.0 + sigma**2)  # 1 - a
         return GuidanceResult(weight * (positive - b1 * negative - b2 * empty), calls=1, samples=3)

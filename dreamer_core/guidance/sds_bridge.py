@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..teachers.noise_levels import noise_level
-from ..teachers.teacher import Teacher
-from .base import GuidanceConditioning, GuidanceResult, Timesteps, evaluate_together
+from ..teachers.teacher import Request, Teacher
+from .base import GuidanceConditioning, GuidanceResult, Timesteps
 from .method import PATH, CfgScale, Method
 
 
@@ -37,6 +37,6 @@ class SDSBridge(Method):
             raise ValueError("sds_bridge needs GuidanceConditioning.artefact, the prompt with words for artefacts")
         sigma = noise_level(predictor.sigmas, steps.t)
         x_t = z + sigma * noise
-        requests = [(x_t, sigma, cond.positive), (x_t, sigma, cond.artefact)]
-        positive, artefact = evaluate_together(predictor, requests)
+        requests = [Request(x_t, sigma, cond.positive, "positive"), Request(x_t, sigma, cond.artefact, "negative")]
+        positive, artefact = predictor.predict(requests)
         return GuidanceResult(self.cfg * sigma * (positive - artefact), calls=1, samples=2)

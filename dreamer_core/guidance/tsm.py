@@ -10,7 +10,7 @@ from torch import Tensor
 from ..settings import Knob
 from ..teachers.moves import euler_step, invert
 from ..teachers.noise_levels import noise_level
-from ..teachers.teacher import Teacher
+from ..teachers.teacher import Request, Teacher
 from .base import GuidanceConditioning, GuidanceResult, Timesteps, guided_noise
 from .method import CfgScale, Method
 
@@ -54,11 +54,11 @@ class TSM(Method):
         mu = steps.s + round(self.gamma * (steps.t - steps.s))
         sigma_s, sigma_mu, sigma_t = (noise_level(sigmas, t) for t in (steps.s, mu, steps.t))
         x_s, calls = invert(predictor, z, steps.s, cond.inversion, noise, steps.stride)
-        e_s = predictor.eps(x_s, x_s.new_full((x_s.shape[0],), sigma_s), cond.inversion)
+        (e_s,) = predictor.predict([Request(x_s, sigma_s, cond.inversion, "inversion")])
         x_t = euler_step(x_s, e_s, sigma_s, sigma_t)
         also = []
         if mu > steps.s:
-            also.append((euler_step(x_s, e_s, sigma_s, sigma_mu), sigma_mu, cond.inversion))
+            also.append(Request(euler_step(x_s, e_s, sigma_s, sigma_mu), sigma_mu, cond.inversion, "inversion"))
         e_cfg, rest, samples = guided_noise(predictor, x_t, sigma_t, cond, self.cfg, also)
         target = rest[0] if rest else e_s
         return GuidanceResult(sigma_t * (e_cfg - target), calls=calls + 2, samples=calls + 1 + samples)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .noise_levels import noise_level
-from .teacher import Conditioning, Teacher
+from .teacher import Conditioning, Request, Teacher
 
 FIRST_TIMESTEP = 1
 """Where the noise enters: SDXL's scheduler shifts all timesteps by one (`steps_offset`)."""
@@ -52,7 +52,7 @@ def invert(
     while now < s:
         after = min(now + stride, s)
         sigma_after = noise_level(sigmas, after)
-        eps = predictor.eps(x, x.new_full((x.shape[0],), sigma), cond)
+        (eps,) = predictor.predict([Request(x, sigma, cond, "inversion")])
         x = euler_step(x, eps, sigma, sigma_after)
         now, sigma, calls = after, sigma_after, calls + 1
     return x, calls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import comfy.hooks
 import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
+import comfy.multigpu
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -23,11 +24,13 @@ from ...dreamer_core.optimize.memory import (
     MemoryPlan,
     plan_memory,
 )
-from ...dreamer_core.teachers.teacher import Conditioning
+from ...dreamer_core.teachers.teacher import Request, classifier_free
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
 
-ENCODER_KEY = "dreamer_xl_encoder"
-"""Under which the private encoder travels with the MODEL through model management."""
+CALC, PRE_CFG = "sampler_calc_cond_batch_function", "sampler_pre_cfg_function"
+"""Options of a MODEL that `comfy.samplers.sampling_function` reads."""
+POOL = "multigpu_thread_pool"
+"""Option that has one thread per device; the MODEL's copies on other devices come from ComfyUI's multi-GPU nodes."""
 
 
 def check_model(model: Any) -> None:
@@ -39,6 +42,29 @@ def check_model(model: Any) -> None:
     channels = model.model.model_config.unet_config.get("in_channels", 4)
     if channels != 4:
         raise InputError("model", "an SDXL base model (4 input channels)", f"{kind} with {channels}", remedy)
+
+
+def guidance_patches(model_options: Mapping[str, Any]) -> list[str]:
+    """Which of ComfyUI's patches of classifier-free guidance a MODEL has."""
+    return [name for name in (PRE_CFG, "sampler_cfg_function", "sampler_post_cfg_function") if model_options.get(name)]
+
+
+def _pairs(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[Request | None, Request | None]]]:
+    """Calls of at most one positive and one unconditional request at one place, with their indices."""
+    left = dict(enumerate(requests))
+    while left:
+        at, first = next(iter(left.items()))
+        del left[at]
+        if first.role != "positive":
+            yield [at], (None, first)
+            continue
+        partner = (i for i, r in left.items() if r.role != "positive" and r.x is first.x and r.sigma == first.sigma)
+        other = next(partner, None)
+        yield ([at], (first, None)) if other is None else ([at, other], (first, left.pop(other)))
+
+
+def _noise(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    return (x - denoised) / sigma[:, None, None, None]
 
 
 class HostSDXL:
@@ -61,26 +87,88 @@ class HostSDXL:
         """sigma(t) [T], ascending, of the MODEL's own schedule."""
         return self._model.model_sampling.sigmas.detach().cpu().double().clone()  # MPS has no float64
 
-    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        """eps = (x - denoised) / sigma, as many samples at a time as memory allows."""
+    def predict(self, requests: Sequence[Request]) -> list[Tensor]:
+        """eps = (x - denoised) / sigma of every request; a view's requests go through together.
+
+        Prompt and negative of one place are one call with an entry each, as in ComfyUI's samplers, so that patches see
+        which is which and several devices share them. What else is unconditional goes alone, as the second of two.
+        """
+        parts: list[list[Tensor]] = [[] for _ in requests]
+        for views in self._view_groups(requests[0].x):
+            for index, pair in _pairs(requests):
+                mm.throw_exception_if_processing_interrupted()
+                found = self._evaluate(*(None if r is None else r[views] for r in pair))
+                for at, eps in zip(index, found):
+                    parts[at].append(eps)
+        return [torch.cat(of_request) for of_request in parts]
+
+    def combine(
+        self, positive: Request, negative: Request, e_positive: Tensor, e_negative: Tensor, scale: float
+    ) -> Tensor:
+        """Classifier-free guidance as ComfyUI's samplers make it, with the MODEL's own guidance patches."""
+        if not guidance_patches(self._options):
+            return classifier_free(e_positive, e_negative, scale)
         parts = []
-        size = self._batch_size(x)
-        for start in range(0, x.shape[0], size):
-            rows = slice(start, start + size)
+        for views in self._view_groups(positive.x):
             mm.throw_exception_if_processing_interrupted()
-            parts.append(self._eps(x[rows], sigma[rows], cond[rows]))
+            parts.append(self._combine(positive[views], negative[views], e_positive[views], e_negative[views], scale))
         return torch.cat(parts)
 
-    def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        assert cond.pooled is not None  # from_comfy refuses a CONDITIONING without
+    def _view_groups(self, x: Tensor) -> list[slice]:
+        """Views in groups of which one entry fits into memory; ComfyUI puts entries together as memory allows."""
+        size = self._batch_size(x)
+        return [slice(start, start + size) for start in range(0, len(x), size)]
+
+    def _evaluate(self, positive: Request | None, negative: Request | None) -> list[Tensor]:
+        """Noise of the requests that are there, which are at one place."""
+        place = positive or negative
+        assert place is not None
         with torch.inference_mode():
-            x, sigma = x.to(self._device, torch.float32), sigma.to(self._device, torch.float32)
-            options = {"pooled_output": cond.pooled.to(self._device), **self._sizes}
-            entry = comfy.sampler_helpers.convert_cond([[cond.tokens.to(self._device), options]])
-            conds = comfy.samplers.process_conds(self._model, x, {"positive": entry}, self._device)
-            (denoised,) = comfy.samplers.calc_cond_batch(self._model, [conds["positive"]], x, sigma, self._options)
-            eps = (x - denoised) / sigma[:, None, None, None]
-        return eps.clone()  # an ordinary tensor
+            x, sigma = self._place(place)
+            conds = [self._entry(r, x) for r in (positive, negative)]
+            if positive is None or negative is None or CALC not in self._options:
+                out = comfy.samplers.calc_cond_batch(self._model, conds, x, sigma, self._options)
+            else:
+                out = self._options[CALC](self._arguments(conds, x, sigma))
+            found = [_noise(x, d, sigma) for d, r in zip(out, (positive, negative)) if r is not None]
+        return [eps.clone() for eps in found]  # ordinary tensors
+
+    def _combine(
+        self, positive: Request, negative: Request, e_positive: Tensor, e_negative: Tensor, scale: float
+    ) -> Tensor:
+        with torch.inference_mode():
+            x, sigma = self._place(positive)
+            conds = [self._entry(r, x) for r in (positive, negative)]
+            out = [x - sigma[:, None, None, None] * e.to(x) for e in (e_positive, e_negative)]
+            for function in self._options.get(PRE_CFG, []):
+                more = {"conds_out": out, "cond_scale": scale, "timestep": sigma}
+                out = function({**self._arguments(conds, x, sigma), **more})
+            guided = comfy.samplers.cfg_function(
+                *(self._model, out[0], out[1], scale, x, sigma),
+                model_options=self._options,
+                cond=conds[0],
+                uncond=conds[1],
+            )
+            eps = _noise(x, guided, sigma)
+        return eps.clone()
+
+    def _arguments(self, conds: list, x: Tensor, sigma: Tensor) -> dict[str, Any]:
+        """What ComfyUI hands to patches of guidance."""
+        return {"conds": conds, "input": x, "sigma": sigma, "model": self._model, "model_options": self._options}
+
+    def _place(self, request: Request) -> tuple[Tensor, Tensor]:
+        x = request.x.to(self._device, torch.float32)
+        return x, x.new_full((len(x),), request.sigma)
+
+    def _entry(self, request: Request | None, x: Tensor) -> list | None:
+        """The request's conditioning as ComfyUI's samplers take it."""
+        if request is None:
+            return None
+        assert request.cond.pooled is not None  # from_comfy refuses a CONDITIONING without
+        kind = "positive" if request.role == "positive" else "negative"
+        options = {"pooled_output": request.cond.pooled.to(self._device), **self._sizes}
+        entry = comfy.sampler_helpers.convert_cond([[request.cond.tokens.to(self._device), options]])
+        return comfy.samplers.process_conds(self._model, x, {kind: entry}, self._device)[kind]
 
     def _batch_size(self, x: Tensor) -> int:
         most = min(x.shape[0], self._max_batch or x.shape[0])
@@ -119,11 +207,11 @@ def loaded_teacher(
         encoder, load_device=model.load_device, offload_device=mm.vae_offload_device()
     )
     patcher = model.clone()
-    patcher.set_additional_models(ENCODER_KEY, [private])
-    conds: dict[str, list] = {"positive": []}
+    conds: dict[str, list] = {"positive": [{"additional_models": [private]}]}  # the encoder is loaded with the MODEL
     options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
     loaded: list = []
+    copies: list = []
     try:
         plan = _plan(encoder, model, views, resolution, memory)
         encoder.recompute = plan.checkpoint_encoder
@@ -134,17 +222,24 @@ def loaded_teacher(
             comfy.sampler_helpers.prepare_model_patcher(patcher, conds, options)
             real, conds, loaded = _load(patcher, conds, options, plan, encoder_bytes, latents)
             comfy.samplers.cast_to_load_options(options, model.load_device, patcher.model_dtype())
-            patcher.pre_run()
+            copies = comfy.sampler_helpers.prepare_model_patcher_multigpu_clones(patcher, loaded, options)
+            for one in (patcher, *copies):
+                one.pre_run()
+            if copies:
+                devices = [one.load_device for one in (patcher, *copies)]
+                options[POOL] = comfy.multigpu.MultiGPUThreadPool(devices)
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
         yield HostSDXL(real, encoder, model.load_device, options, sizes or {}, plan.max_batch), plan.recompute_encoder
     finally:
         with torch.inference_mode():
-            patcher.cleanup()
+            if POOL in options:
+                options.pop(POOL).shutdown()
+            for one in (patcher, *copies):
+                one.cleanup()
             comfy.sampler_helpers.cleanup_models(conds, loaded)
             comfy.samplers.cast_to_load_options(options, device=patcher.offload_device)
             patcher.restore_hook_patches()
-            patcher.remove_additional_models(ENCODER_KEY)
             mm.unload_model_and_clones(private, all_devices=True)
             encoder.to("meta")
             mm.soft_empty_cache()

@@ -12,7 +12,7 @@ from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance import GuidanceConditioning
 from dreamer_core.rendering import render
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
-from dreamer_core.teachers.teacher import Conditioning
+from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
 
 POOL = 2
 """Pixels per latent along each side."""
@@ -53,7 +53,7 @@ class CameraPrompts:
         return GuidanceConditioning(positive, empty, empty)
 
 
-class AnalyticTeacher:
+class AnalyticTeacher(PlainTeacher):
     """eps of the posterior mean under N(z*, spread^2), with z* the encoded view of the object (white background).
 
     With a text (pooled 1) it is sure (`spread`), with the empty prompt (pooled 0) it is less so (`empty_spread`).

@@ -11,13 +11,13 @@ from dreamer_core.guidance.sds import SDS
 from dreamer_core.guidance.tsm import TSM
 from dreamer_core.teachers.moves import invert, nearest_timestep, offset_noise
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
-from dreamer_core.teachers.teacher import Conditioning
+from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
 
 SIGMAS = scaled_linear_sigmas()
 ALPHAS = 1 / (1 + SIGMAS**2)
 
 
-class SmoothTeacher:
+class SmoothTeacher(PlainTeacher):
     """A smooth nonlinear predictor in float64 that depends on x, sigma and the condition; counts its calls."""
 
     def __init__(self):

@@ -7,7 +7,7 @@ import torch
 
 from dreamer_core.teachers.moves import euler_step, invert, nearest_timestep, offset_noise
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
-from dreamer_core.teachers.teacher import Conditioning
+from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 SIGMAS = scaled_linear_sigmas()
@@ -60,7 +60,7 @@ def test_a_step_up_is_inverse_ddim(start, end):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-class Recording:
+class Recording(PlainTeacher):
     """A predictor of zero noise that remembers at which sigma it was asked."""
 
     sigmas = SIGMAS

@@ -332,7 +332,7 @@ def test_what_fits_one_preset_alone_is_refused_by_the_others(execute, ours):
 
 def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
     teacher = ours("nodes.host.sdxl").HostSDXL
-    monkeypatch.setattr(teacher, "eps", lambda self, x, sigma, cond: x * float("nan"))
+    monkeypatch.setattr(teacher, "predict", lambda self, requests: [r.x * float("nan") for r in requests])
     with pytest.raises(RuntimeError, match=r"^Dreamer XL Optimize: 10 steps in a row had NaN"):
         optimize(20, seed=11)
     assert not list(tmp_path.rglob("*.safetensors"))  # a ruined state is not resumed

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dreamer_core.teachers.teacher import Request
+
 PROMPTS = ["a red mug, front view", "", "a blue view of the green photo"]
 
 
@@ -27,6 +29,13 @@ def teacher(ours, loaded):
 def inputs(batch=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 4, 16, 16, generator=generator), torch.tensor([0.05, 0.9, 9.0])[:batch]
+
+
+def eps(teacher, x, sigma, cond):
+    """Noise of every sample at its own sigma."""
+    rows = [slice(i, i + 1) for i in range(len(x))]
+    found = teacher.predict([Request(x[r], float(sigma[r]), cond[r], "positive") for r in rows])
+    return torch.cat(found)
 
 
 def test_text(ours, loaded, reference):
@@ -74,20 +83,21 @@ def test_prompts_of_different_lengths(ours, loaded, reference):
 def test_eps_per_sample_sigma_and_prompt(teacher, reference):
     cond = reference.encode_text(PROMPTS)
     x, sigma = inputs()
-    found = teacher.eps(x, sigma, cond)
+    found = eps(teacher, x, sigma, cond)
     torch.testing.assert_close(found, reference.eps(x, sigma, cond), atol=1e-4, rtol=1e-4)
     assert not found.is_inference()
-    alone = torch.cat([teacher.eps(x[i : i + 1], sigma[i : i + 1], cond[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+    together = teacher.predict([Request(x, 0.9, cond, "positive")])[0]
+    alone = [teacher.predict([Request(x[i : i + 1], 0.9, cond[i : i + 1], "positive")])[0] for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(teacher.sigmas, reference.sigmas, rtol=1e-5, atol=0)
 
 
 def test_small_batches_when_memory_is_short(teacher, reference, monkeypatch):
     cond = reference.encode_text(PROMPTS)
     x, sigma = inputs()
-    whole = teacher.eps(x, sigma, cond)
+    whole = eps(teacher, x, sigma, cond)
     monkeypatch.setattr(type(teacher), "_batch_size", lambda self, x: 2)
-    torch.testing.assert_close(teacher.eps(x, sigma, cond), whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(eps(teacher, x, sigma, cond), whole, atol=1e-4, rtol=1e-4)
 
 
 def test_encoder_and_its_gradient(teacher, reference, loaded):
@@ -152,7 +162,7 @@ def test_v_prediction_patch_takes_effect(ours, loaded, reference):
         torch.inference_mode(False),
         ours("nodes.host.sdxl").loaded_teacher(patched, vae, views=1, resolution=128) as (teacher, _),
     ):
-        found = teacher.eps(x, sigma, cond)
+        found = eps(teacher, x, sigma, cond)
     v = reference.eps(x, sigma, cond)  # what the network puts out
     denoised = x / (s * s + 1) - v * s / (s * s + 1) ** 0.5
     torch.testing.assert_close(found, (x - denoised) / s, atol=1e-3, rtol=1e-3)
@@ -178,7 +188,7 @@ def test_lora_takes_effect_and_leaves_the_model_alone(ours, loaded, reference):
             torch.inference_mode(False),
             ours("nodes.host.sdxl").loaded_teacher(candidate, vae, views=1, resolution=128) as (teacher, _),
         ):
-            found.append(teacher.eps(x, sigma, cond))
+            found.append(eps(teacher, x, sigma, cond))
     assert (found[0] - found[1]).abs().max() > 1e-3
     torch.testing.assert_close(found[0], found[2])
 
@@ -226,7 +236,7 @@ def test_everything_is_handed_back(ours, loaded):
     gc.collect()
     assert not any(type(m.model.model).__name__ == "TinyEncoder" for m in mm.current_loaded_models)
     assert model.model.current_patcher is None
-    assert host.ENCODER_KEY not in model.additional_models
+    assert model.additional_models == {}
     for name, value in model.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -236,7 +246,7 @@ def test_cancelling_reaches_the_teacher(teacher, reference):
 
     x, sigma = inputs(1)
     cond = reference.encode_text(PROMPTS[:1])
-    for call in (lambda: teacher.eps(x, sigma, cond), lambda: teacher.encode(torch.rand(1, 64, 64, 3))):
+    for call in (lambda: eps(teacher, x, sigma, cond), lambda: teacher.encode(torch.rand(1, 64, 64, 3))):
         mm.interrupt_current_processing(True)
         with pytest.raises(mm.InterruptProcessingException):
             call()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..moves import nearest_timestep
 from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
-from ..teacher import Conditioning
+from ..teacher import Conditioning, PlainTeacher
 from .encoder_memory import saved_bytes_per_pixel
 from .prompt_tokens import Token, prompt_chunks
 
@@ -87,7 +87,7 @@ def checkpoint_blocks(encoder: nn.Module) -> None:
             module.forward = partial(checkpoint, plain, use_reentrant=False)
 
 
-class DiffusersSDXL:
+class DiffusersSDXL(PlainTeacher):
     """Teacher and TextEncoder over diffusers' SDXL (Podell et al., 2307.01952).
 
     Size conditioning is original = target = render size and crop (0, 0). The UNet runs in its own precision, everything

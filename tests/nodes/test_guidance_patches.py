@@ -1,0 +1,208 @@
+"""What a user's nodes add to a MODEL takes part in guidance as it does in ComfyUI's own samplers."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+
+from dreamer_core.guidance import GuidanceConditioning, Timesteps, WeightedNegative, guided_noise
+from dreamer_core.guidance.tsm import TSM
+from dreamer_core.teachers.teacher import Request
+
+PROMPTS = ["a red mug, front view", "", "a blue view of the green photo", "blurry"]
+SCALE = 5.0
+
+
+@pytest.fixture
+def teacher(ours, loaded):
+    """A function that loads a MODEL as a teacher until the test ends."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+
+        def load(model):
+            context = ours("nodes.host.sdxl").loaded_teacher(model, loaded[2], views=2, resolution=128)
+            return stack.enter_context(context)[0]
+
+        yield load
+
+
+@pytest.fixture
+def cond(ours, loaded):
+    """Positive, negative and inversion of two views, and one negative of Perp-Neg."""
+    with torch.inference_mode():
+        encoded = ours("nodes.host.conditioning").HostTextEncoder(loaded[1]).encode_text(PROMPTS)
+    encoded = encoded.map(lambda t: t.clone())
+
+    def two(i):
+        return encoded[i : i + 1].expand(2)
+
+    return GuidanceConditioning(two(0), two(3), two(1), (WeightedNegative(two(2), torch.tensor([-1.0, -0.5])),))
+
+
+def without_perp_neg(cond):
+    return GuidanceConditioning(cond.positive, cond.negative, cond.inversion)
+
+
+def latents(seed=0):
+    return torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def core_node(module, name, model, *args):
+    """The patched MODEL of one of ComfyUI's own nodes."""
+    node = getattr(importlib.import_module(f"comfy_extras.nodes_{module}"), name)
+    with torch.inference_mode():
+        return node().patch(model, *args)[0] if hasattr(node, "patch") else node.execute(model, *args).args[0]
+
+
+def comfyuis_own(model, x, sigma, cond, scale):
+    """Guided noise of one call of ComfyUI's sampler, by its public `comfy.samplers.sample`."""
+    import comfy.samplers
+
+    class OneCall(comfy.samplers.Sampler):
+        def sample(self, wrapped, sigmas, extra_args, callback, noise, *rest):
+            return wrapped(noise, sigmas[0].expand(len(noise)), **extra_args)
+
+    def entries(c):
+        return [[c.tokens[:1], {"pooled_output": c.pooled[:1], "width": 128, "height": 128}]]
+
+    with torch.inference_mode():
+        denoised = comfy.samplers.sample(
+            *(model, x, entries(cond.positive), entries(cond.negative), scale, model.load_device, OneCall()),
+            torch.tensor([sigma, 0.0]),
+            latent_image=torch.zeros_like(x),
+            model_options=model.model_options,
+        )
+        return (x - model.model.process_latent_in(denoised)) / sigma
+
+
+PATCHES = {
+    "none": None,
+    "RescaleCFG": ("model_advanced", 0.7),
+    "PerturbedAttentionGuidance": ("pag", 3.0),
+    "SelfAttentionGuidance": ("sag", 0.8, 2.0),
+    "CFGZeroStar": ("cfg",),
+    "CFGNorm": ("cfg", 0.5),
+    "TCFG": ("tcfg",),
+    "Mahiro": ("mahiro",),
+    "APG": ("apg", 1.0, 5.0, 0.0),
+    "FreSca": ("fresca", 0.9, 1.4, 4),
+    "NAGuidance": ("nag", 5.0, 0.5, 1.5),
+    "FreeU_V2": ("freelunch", 1.3, 1.4, 0.9, 0.2),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_guided_noise_is_comfyuis_own(teacher, loaded, cond, name):
+    model = loaded[0]
+    if PATCHES[name] is not None:
+        module, *args = PATCHES[name]
+        model = core_node(module, name, model, *args)
+    x, cond = latents() * 4.0, without_perp_neg(cond)
+    expected = comfyuis_own(model, x, 3.0, cond, SCALE).clone()
+    found, _, samples = guided_noise(teacher(model), x, 3.0, cond, SCALE)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
+    assert samples == 2
+    if name != "none":
+        plain, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE)
+        assert (found - plain).abs().max() > 1e-3
+
+
+def test_patches_of_guidance_see_perp_negs_direction(teacher, loaded, cond):
+    """RescaleCFG applies to the sum of positive and Perp-Neg's directions."""
+    x = latents()
+    patched, _, samples = guided_noise(
+        teacher(core_node("model_advanced", "RescaleCFG", loaded[0], 0.7)), x, 3.0, cond, SCALE
+    )
+    plain, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE)
+    alone, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, without_perp_neg(cond), SCALE)
+    assert samples == 3
+    assert (patched - plain).abs().max() > 1e-3
+    assert (plain - alone).abs().max() > 1e-3
+
+
+class PictureAdapter:
+    """An attn2 patch of IP-Adapter's shape: the picture reaches the positive entry, something empty the other."""
+
+    def __init__(self, weight):
+        self.weight, self.seen = weight, []
+
+    def __call__(self, q, k, v, extra_options):
+        self.seen.append((tuple(extra_options["cond_or_uncond"]), len(q)))
+        of_entry = len(q) // len(extra_options["cond_or_uncond"])
+        picture = [1.0, 0.0]
+        added = torch.cat([torch.full((of_entry, 1, 1), picture[i]) for i in extra_options["cond_or_uncond"]])
+        return q + self.weight * added.to(q), k, v
+
+
+def test_a_picture_reaches_the_positive_side_only(teacher, loaded, cond):
+    """Its effect grows with its weight and is not cancelled; inversion and Perp-Neg's negatives are unconditional."""
+    x, z = latents(), latents(1)
+    also = [Request(z, 1.0, cond.inversion, "inversion")]
+    plain = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE, also)
+    effects = []
+    for weight in (0.0, 0.5, 2.0):
+        adapter, model = PictureAdapter(weight), loaded[0].clone()
+        model.set_model_attn2_patch(adapter)
+        guided, rest, samples = guided_noise(teacher(model), x, 3.0, cond, SCALE, also)
+        assert samples == 4
+        assert {entries for entries, _ in adapter.seen} <= {(0, 1), (1, 0), (0,), (1,)}
+        rows = sum(n for entries, n in adapter.seen)
+        assert rows % (2 * samples) == 0  # two views of each request
+        torch.testing.assert_close(rest[0], plain[1][0], atol=1e-5, rtol=1e-5)
+        effects.append(float((guided - plain[0]).abs().mean()))
+    assert effects[0] < 1e-5 < effects[1] < effects[2]
+
+
+def test_tsm_makes_the_evaluations_it_counts(teacher, loaded, cond):
+    """Two views at t = 400: two steps of inversion, the end of the path, three at t; each network call counted."""
+    calls = []
+    steps = Timesteps(t=400, s=320, stride=200)
+    mine = teacher(loaded[0])
+    network = loaded[0].model.diffusion_model
+    handle = network.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    try:
+        result = TSM()(mine, latents(), latents(1), steps, without_perp_neg(cond))
+    finally:
+        handle.remove()
+    assert result.samples == 2 + 1 + 3
+    assert calls == [2, 2, 2, 4, 2]
+
+
+def test_views_stay_together_when_memory_is_short(teacher, loaded, cond, monkeypatch):
+    """Both entries of a view are in one call, however few views there are at a time."""
+    adapter, model = PictureAdapter(0.5), loaded[0].clone()
+    model.set_model_attn2_patch(adapter)
+    mine, x = teacher(model), latents()
+    whole, _, _ = guided_noise(mine, x, 3.0, without_perp_neg(cond), SCALE)
+    adapter.seen.clear()
+    monkeypatch.setattr(type(mine), "_batch_size", lambda self, x: 1)
+    parts, _, _ = guided_noise(mine, x, 3.0, without_perp_neg(cond), SCALE)
+    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+    assert adapter.seen
+    assert all(sorted(entries) == [0, 1] and n == 2 for entries, n in adapter.seen)
+
+
+def test_two_devices_share_a_view(ours, teacher, loaded, cond, miniature):
+    """ComfyUI's multi-GPU split, simulated with two names of the processor: each side goes to its own copy."""
+    with torch.inference_mode():
+        model, copy = loaded[0].clone(), ours("nodes.host.starter").load_starter(miniature)[0]
+    copy.load_device, copy.is_multigpu_base_clone = torch.device("cpu", 0), True
+    model.set_additional_models("multigpu", [copy])
+    x, cond, seen = latents(), without_perp_neg(cond), []
+    mine = teacher(model)
+    handles = [
+        patcher.model.diffusion_model.register_forward_pre_hook(lambda _, args, n=name: seen.append((n, len(args[0]))))
+        for name, patcher in (("first", model), ("second", copy))
+    ]
+    try:
+        found, _, _ = guided_noise(mine, x, 3.0, cond, SCALE)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert sorted(seen) == [("first", 2), ("second", 2)]
+    plain, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)

@@ -13,6 +13,7 @@ from .widgets import (
     LEFT_ALONE,
     PRESET,
     UNTOUCHED,
+    mislinked,
     overrides,
     preset_widgets,
     refusal,
@@ -117,11 +118,12 @@ class DreamerXLGradientClip(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mode: dict | None = None) -> bool | str:
+    def validate_inputs(cls, input_types: dict[str, str], mode: dict | None = None) -> bool | str:
+        # ComfyUI asks for nothing where the choice is unknown and nothing else is given, unless for `input_types`.
         if mode is None:
             names = (PRESET, *cls._mode().options)
             return f"mode: expected one of {', '.join(names)}, got an unknown choice"
-        return True
+        return mislinked(settings_of("clip"), input_types, {}) or True
 
     @classmethod
     def _mode(cls) -> Setting:

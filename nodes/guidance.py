@@ -32,6 +32,14 @@ def _settings() -> tuple[Setting, list[Setting]]:
     return choice, others
 
 
+def _with_readers(input: io.Input) -> io.Input:
+    """The input, whose tooltip says which methods read it where not all do."""
+    readers = [method.name for method in METHODS if input.id not in method.ignores]
+    if len(readers) < len(METHODS):
+        input.tooltip = f"{input.tooltip} Read by {', '.join(readers)}."
+    return input
+
+
 class DreamerXLTSMGuidance(io.ComfyNode):
     """DREAMER_GUIDANCE: the method and where on the noise schedule it looks."""
 
@@ -56,7 +64,7 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                     ],
                     tooltip=f"preset: the preset's method. {about}",
                 ),
-                *preset_widgets(others),
+                *(_with_readers(input) for input in preset_widgets(others)),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
         )

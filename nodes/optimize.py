@@ -15,7 +15,7 @@ from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
-from ..dreamer_core.rendering import RENDERER_NAMES, resolve_backend
+from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 from ..dreamer_core.settings import Setting
 from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
@@ -61,8 +61,14 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
     """The preset with what was touched, and that alone. Errors: InputError."""
     if preset not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", preset)
-    # Fewer or more steps keep the preset's schedule, so that a run can be extended.
-    return applied(PRESETS[preset].config, *given)
+    try:
+        # Fewer or more steps keep the preset's schedule, so that a run can be extended.
+        return applied(PRESETS[preset].config, *given)
+    except InputError as error:
+        group = error.field.rpartition(".")[0]
+        names = [name for one in given for name in one or () if name.rpartition(".")[0] == group]
+        on = f"set on preset {preset}: {', '.join(names)}" if names else f"preset {preset}"
+        raise InputError(error.field, error.expected, error.got, "; ".join(filter(None, (error.remedy, on)))) from error
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
@@ -201,7 +207,8 @@ class DreamerXLOptimize(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="auto: gsplat on CUDA, else numba. torch is the slow reference.",
+                    tooltip="auto: the first of these that works here. "
+                    + " ".join(f"{renderer.name}: {renderer.purpose}." for renderer in RENDERERS),
                 ),
                 wired(DreamerRegularizers, "regularizers", "Smoothness and the size of the Gaussians."),
                 placed["depth_share"],
@@ -248,7 +255,7 @@ class DreamerXLOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            own = overrides(top_level().values(), {**values, "seed": seed})
+            own = {**overrides(top_level().values(), values), "seed": seed}
             own |= overrides([clean_up()], {"enabled": cleanup})
             config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")

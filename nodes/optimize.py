@@ -11,6 +11,7 @@ from comfy_api.latest import Types, io
 
 from ..dreamer_core.cameras import turntable
 from ..dreamer_core.errors import InputError
+from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
@@ -23,7 +24,7 @@ from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
 from .host.progress import Progress, say
 from .host.results import view_ui
-from .host.sdxl import check_model, loaded_teacher
+from .host.sdxl import check_model, guidance_patches, loaded_teacher, sampling_patches
 from .host.splat import one_from_splat, to_splat
 from .host.store import RunStore
 from .sockets import (
@@ -100,6 +101,16 @@ def run_name(
     return (None if content.name is None else identity.key), content.note
 
 
+def without_effect(method: Method, model: Any) -> str:
+    """What of the MODEL's patches takes no part, for the user; empty where all do."""
+    found = sampling_patches(model)
+    if found:
+        found = [f"no effect, there is no sampling loop: {', '.join(found)}"]
+    if not method.combines and (names := guidance_patches(model.model_options)):
+        found.append(f"no effect, {method.name} combines no predictions: {', '.join(names)}")
+    return " · ".join(found)
+
+
 def run(
     model: Any,
     vae: Any,
@@ -121,6 +132,7 @@ def run(
     backend = resolve_backend(renderer, device)
     inputs = (model, vae, prompt, splat, config.recipe, backend)
     name, note = run_name(*inputs)
+    note = " · ".join(filter(None, (note, without_effect(method, model))))
     if note:
         say(note, node_id)
     made = Run.begin(config, RunStore(name), one_from_splat(splat), device)
@@ -139,7 +151,7 @@ def run(
             made.go(teacher, on_device(prompt.views, device), backend, on_step)
     finally:
         if name is not None and run_name(*inputs)[0] != name:
-            note = CHANGING
+            note = " · ".join(filter(None, (CHANGING, without_effect(method, model))))
             say(note, node_id)
     progress.close()
     return made, note

@@ -24,6 +24,7 @@ class CSD(Method):
 
     name = "csd"
     ignores = PATH
+    combines = False
     csd_empty: Annotated[
         float,
         Knob(

@@ -32,6 +32,8 @@ class Method(Settings, ABC):
     """Strength of the per-channel offset that the method's paper adds to the noise."""
     ignores: ClassVar[tuple[str, ...]] = ()
     """Shared settings of guidance that the method does not read."""
+    combines: ClassVar[bool] = True
+    """Whether it makes classifier-free guidance (`Teacher.combine`), where a user's patches of guidance take part."""
     needs_artefacts: ClassVar[bool] = False
     """Whether the prompt must have words for artefacts."""
 

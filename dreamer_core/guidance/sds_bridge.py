@@ -21,6 +21,7 @@ class SDSBridge(Method):
 
     name = "sds_bridge"
     ignores = PATH
+    combines = False
     needs_artefacts = True
     cfg: CfgScale = 100.0
 

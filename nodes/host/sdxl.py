@@ -11,6 +11,7 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.multigpu
+import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -28,7 +29,12 @@ from ...dreamer_core.teachers.teacher import Request, classifier_free
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
 
 CALC, PRE_CFG = "sampler_calc_cond_batch_function", "sampler_pre_cfg_function"
+GUIDANCE = (PRE_CFG, "sampler_cfg_function", "sampler_post_cfg_function")
 """Options of a MODEL that `comfy.samplers.sampling_function` reads."""
+SAMPLING = tuple(
+    getattr(comfy.patcher_extension.WrappersMP, name) for name in ("OUTER_SAMPLE", "SAMPLER_SAMPLE", "PREDICT_NOISE")
+)
+"""Kinds of wrappers around what only a sampler does."""
 POOL = "multigpu_thread_pool"
 """Option that has one thread per device; the MODEL's copies on other devices come from ComfyUI's multi-GPU nodes."""
 
@@ -45,8 +51,21 @@ def check_model(model: Any) -> None:
 
 
 def guidance_patches(model_options: Mapping[str, Any]) -> list[str]:
-    """Which of ComfyUI's patches of classifier-free guidance a MODEL has."""
-    return [name for name in (PRE_CFG, "sampler_cfg_function", "sampler_post_cfg_function") if model_options.get(name)]
+    """Who made a MODEL's patches of classifier-free guidance, e.g. "RescaleCFG"."""
+    found = (model_options.get(name) or [] for name in GUIDANCE)
+    functions = (f for one in found for f in (one if isinstance(one, list) else [one]))
+    return list(dict.fromkeys(map(_maker, functions)))
+
+
+def sampling_patches(model: Any) -> list[str]:
+    """Who wrapped a MODEL's sampling loop, which score distillation does not have, e.g. "easycache"."""
+    found = [(key, f) for kind in SAMPLING for key, made in model.wrappers.get(kind, {}).items() for f in made]
+    return list(dict.fromkeys(key if isinstance(key, str) else _maker(f) for key, f in found))
+
+
+def _maker(function: Any) -> str:
+    """The node, function or class behind it."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__).partition(".")[0])
 
 
 def _pairs(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[Request | None, Request | None]]]:

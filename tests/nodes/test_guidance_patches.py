@@ -206,3 +206,16 @@ def test_two_devices_share_a_view(ours, teacher, loaded, cond, miniature):
     assert sorted(seen) == [("first", 2), ("second", 2)]
     plain, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE)
     torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["tsm", "csd", "sds_bridge"])
+def test_the_node_says_what_has_no_effect(ours, loaded, method):
+    """RescaleCFG where nothing is combined; EasyCache with every method, because there is no sampling loop."""
+    methods = {m.name: m() for m in ours("dreamer_core.guidance").METHODS}
+    note = ours("nodes.optimize").without_effect
+    assert note(methods[method], loaded[0]) == ""
+    rescaled = core_node("model_advanced", "RescaleCFG", loaded[0], 0.7)
+    text = f"no effect, {method} combines no predictions: RescaleCFG"
+    assert note(methods[method], rescaled) == ("" if method == "tsm" else text)
+    cached = core_node("easycache", "EasyCacheNode", loaded[0], 0.2, 0.15, 0.95, False)
+    assert note(methods[method], cached) == "no effect, there is no sampling loop: easycache"

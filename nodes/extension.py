@@ -17,6 +17,7 @@ from .optimize import DreamerXLOptimize
 from .preview import DreamerXLPreview
 from .prompt import DreamerXLPrompt, DreamerXLPromptFromConditioning
 from .regularizers import DreamerXLRegularizers
+from .teacher_preview import DreamerXLTeacherPreview
 from .view import DreamerXLRender
 
 
@@ -34,6 +35,7 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLGradientClip,
             DreamerXLDensityControl,
             DreamerXLRegularizers,
+            DreamerXLTeacherPreview,
             DreamerXLOptimize,
             DreamerXLCleanup,
             DreamerXLRender,

@@ -7,16 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from dreamer_core.guidance import sample_timesteps
-from dreamer_core.optimize import DensityConfig, OptimizeConfig
-from dreamer_core.optimize.randomness import step_generator
-from dreamer_core.orbit import sample_orbit
+from dreamer_core.optimize import DensityConfig, OptimizeConfig, cost
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.setting_values import changed
-from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
-from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
+from dreamer_core.teachers.teacher import Conditioning
 
 from .world import COLOURS, KIND_NAMES, Subject
 
@@ -91,35 +86,15 @@ def of_clipping(base: OptimizeConfig) -> list[Variant]:
 STUDIES = {"methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
 
 
-class _Counted(PlainTeacher):
-    """A network that costs nothing."""
-
-    def __init__(self) -> None:
-        self.sigmas = scaled_linear_sigmas()
-
-    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        return torch.zeros_like(x)
-
-    def encode(self, images: Tensor) -> Tensor:
-        raise NotImplementedError("guidance works on latents")
+class _Wordless:
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(torch.zeros(len(prompts), 1, 1), torch.zeros(len(prompts), 1))
 
 
-def evaluations_per_step(variant: Variant, sample: int = 100) -> float:
-    """Mean network evaluations per view and step over the whole schedule: the method run on a network of zeros."""
-
-    class _Words:
-        def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-            return Conditioning(torch.zeros(len(prompts), 1, 1), torch.zeros(len(prompts), 1))
-
-    config, network = variant.config, _Counted()
-    prompts = encode_prompts(_Words(), PromptConfig("x", **variant.prompt))
-    total, z = 0, torch.zeros(1, 4, 1, 1)
-    for i in range(sample):
-        step = i * config.steps // sample
-        cameras = sample_orbit(config.cameras, 1, 64, step, step_generator(0, i, "cameras"))
-        times = sample_timesteps(config.guidance, step, step_generator(0, i, "timestep"), config.progress(step))
-        total += config.guidance.method(network, z, z, times, prompts.at(cameras)).samples
-    return total / sample
+def evaluations_per_step(variant: Variant) -> float:
+    """Mean network evaluations per view and step over the whole schedule."""
+    prompts = encode_prompts(_Wordless(), PromptConfig("x", **variant.prompt))
+    return cost.evaluations_per_step(variant.config, prompts)
 
 
 def with_steps(config: OptimizeConfig, steps: int) -> OptimizeConfig:

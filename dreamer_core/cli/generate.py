@@ -6,8 +6,10 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +22,7 @@ from ..orbit import CAMERA_PRESETS
 from ..prompts import PromptConfig, encode_prompts
 from ..setting_values import show
 from .exports import parse_exports
-from .generate_config import add_setting_options, build_config
+from .generate_config import GenerateConfig, add_setting_options, build_config
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name, own_folder
@@ -64,6 +66,23 @@ class Lora:
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("generate", help="make a splat from a prompt")
+    add_recipe_options(parser)
+    parser.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help=f"beside splat.ply and turntable.mp4: {', '.join(EXPORTS)}; may be given several times",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    parser.set_defaults(run=run)
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """What to make, with which teacher and settings, from what, and on what."""
     what = 'what to make, e.g. "a red mug"; (red:1.3) weighs a word, \\( is a bracket'
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help=f"{what}. --show does without")
     parser.add_argument(
@@ -88,18 +107,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: slow start, faster steps")
     add_device_options(parser)
-    parser.add_argument(
-        "--export",
-        action="append",
-        default=[],
-        metavar="A,B",
-        help=f"beside splat.ply and turntable.mp4: {', '.join(EXPORTS)}; may be given several times",
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
-    existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    parser.set_defaults(run=run)
 
 
 def preset_name(args: argparse.Namespace) -> str:
@@ -126,19 +133,26 @@ def starter_checkpoint() -> Path:
     raise InputError("--model", "an SDXL checkpoint (a diffusers folder or a .safetensors file)", got)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
+def checked(args: argparse.Namespace) -> GenerateConfig | None:
+    """All settings; None where they were only to be printed. Errors: InputError."""
     if args.prompt is None:
         if not args.show:
             raise InputError("PROMPT", "what to make, such as 'a red mug'", "nothing")
         args.prompt = PROMPT_SHOWN
     everything = build_config(args, PRESETS[preset_name(args)])
-    config, prompt = everything.optimization, everything.prompt
-    if config.guidance.method.needs_artefacts and not prompt.artefacts:
-        method = config.guidance.method.name
-        raise InputError("--artefacts", f"words for artefacts, which {method} needs", "none")
+    method = everything.guidance.method
+    if method.needs_artefacts and not everything.prompt.artefacts:
+        raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
     if args.show:
         print(show(everything))
+        return None
+    return everything
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, load, optimise, write; see `cli.main` for the exit codes."""
+    everything = checked(args)
+    if everything is None:
         return 0
     exports = parse_exports(args.export)
     device = resolve_device(args.device)
@@ -147,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resume", "--out with the folder of the run", "no --out")
     check_writable(args.out or OUTPUTS / folder_name(args.prompt))
     with own_folder(args.out, args.prompt) as path:
-        return make(args, config, prompt, exports, device, renderer, RunFolder(path))
+        return make(args, everything.optimization, everything.prompt, exports, device, renderer, RunFolder(path))
 
 
 def make(
@@ -179,35 +193,39 @@ def make(
     session = Session(config, identity, renderer, folder, settings, gaussians, device, args.resume, exports)
     prompts = encode_prompts(teacher, prompt)
     teacher.release_text_encoders()
-    plan = memory_plan(args, folder, config, device, teacher.encoder_bytes_per_pixel())
-    teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
-    if args.compile:
-        teacher.compile()
+    saved = folder.metadata() if args.resume else {}
+    plan = prepare(args, teacher, config, device, saved)
     return session.run(teacher, prompts, plan)
 
 
-def memory_plan(
+def prepare(
     args: argparse.Namespace,
-    folder: RunFolder,
+    teacher: DiffusersSDXL,
     config: OptimizeConfig,
     device: torch.device,
-    encoder_bytes_per_pixel: float,
+    saved: Mapping[str, str] = MappingProxyType({}),
 ) -> MemoryPlan:
-    """A resumed run keeps its plan unless `memory` changed: plans differ in the last bits of their results."""
-    if args.resume:
-        saved = folder.metadata()
-        if saved.get("memory_mode", config.memory) == config.memory:
-            return MemoryPlan(**json.loads(saved["memory"]))
-    return plan_memory(
-        config.memory,
-        free_bytes(device),
-        resolution=config.resolution,
-        views=config.views,
-        encoder_bytes_per_pixel=encoder_bytes_per_pixel,
-    )
+    """Make the teacher fit into memory, and compile it where that was asked for.
+
+    A resumed run keeps its `saved` plan unless `memory` changed: plans differ in the last bits of their results.
+    """
+    if saved and saved.get("memory_mode", config.memory) == config.memory:
+        plan = MemoryPlan(**json.loads(saved["memory"]))
+    else:
+        plan = plan_memory(
+            config.memory,
+            free_bytes(device),
+            resolution=config.resolution,
+            views=config.views,
+            encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
+        )
+    teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
+    if args.compile:
+        teacher.compile()
+    return plan
 
 
-def load_teacher(args: argparse.Namespace, device: torch.device) -> DiffusersSDXL:
+def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: bool = False) -> DiffusersSDXL:
     """The SDXL that the options name. Errors: InputError."""
     from ..teachers.sdxl.loading import load_sdxl
 
@@ -221,4 +239,5 @@ def load_teacher(args: argparse.Namespace, device: torch.device) -> DiffusersSDX
         device=device,
         unet_dtype=DTYPES[args.dtype],
         vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
+        keep_decoder=keep_decoder,
     )

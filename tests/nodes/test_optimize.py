@@ -336,3 +336,36 @@ def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match=r"^Dreamer XL Optimize: 10 steps in a row had NaN"):
         optimize(20, seed=11)
     assert not list(tmp_path.rglob("*.safetensors"))  # a ruined state is not resumed
+
+
+def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
+    """Four pictures as ComfyUI's own decoder makes them, and the cost of the preset; a cancel gets through."""
+    import comfy.model_management as mm
+
+    said = []
+    monkeypatch.setattr(ours("nodes.teacher_preview"), "say", lambda text, _: said.append(text))
+    inputs = {
+        "model": loaded[0],
+        "vae": loaded[2],
+        "prompt": execute("DreamerXLPrompt", clip=loaded[1], prompt="a red mug").args[0],
+        "preset": "starter",
+        "sampling_steps": 2,
+    }
+    images, text = execute("DreamerXLTeacherPreview", **inputs).args
+    assert images.shape == (4, 128, 128, 3)
+    assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
+    assert (images[0] - images[1]).abs().max() > 0.01
+    lines = text.splitlines()
+    assert lines[0].startswith("Directions told apart by (share of the error): front ")
+    assert "Network evaluations: 1,635 in 150 steps" in lines
+    assert "Gaussians: 4,000" in lines
+    assert said[-1] == text
+    again, _ = execute("DreamerXLTeacherPreview", **inputs).args
+    assert torch.equal(images, again)
+    few = execute("DreamerXLInitialize", source={"source": "sphere", "count": 50}).args[0]
+    grown = execute("DreamerXLDensityControl", enabled="on", max_gaussians=90).args[0]
+    _, text = execute("DreamerXLTeacherPreview", **inputs, splat=few, density=grown).args
+    assert "Gaussians: 50, 90 at the most" in text
+    mm.interrupt_current_processing(True)
+    with pytest.raises(mm.InterruptProcessingException):
+        execute("DreamerXLTeacherPreview", **inputs)

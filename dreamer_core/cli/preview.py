@@ -1,0 +1,75 @@
+"""`preview PROMPT`: what a teacher draws from each direction, if it tells them apart, and what a run would cost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+from ..media import contact_sheet, write_png
+from ..optimize import PRESETS
+from ..optimize.cost import measure
+from ..optimize.memory import free_bytes
+from ..prompts import encode_prompts
+from ..teacher_preview import DIRECTIONS, draw, findings, recognise
+from .generate import add_recipe_options, check_paths, checked, load_teacher, prepare, preset_name
+from .initial import start
+from .options import check_renderer, check_writable, resolve_device
+from .own_folder import OUTPUTS, folder_name
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("preview", help="what the teacher draws for a prompt, and what `generate` would cost")
+    add_recipe_options(parser)
+    parser.add_argument("--sampling-steps", type=int, default=25, help="DDIM steps of each picture (default: 25)")
+    parser.add_argument("--sampling-cfg", type=float, default=5.0, help="guidance scale of the pictures (default: 5)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: outputs/<prompt>-preview.png")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw, compare, time two steps; print what was found, and write the pictures side by side."""
+    if not 1 <= args.sampling_steps <= 1000:
+        raise InputError("--sampling-steps", "a whole number from 1 to 1000", args.sampling_steps)
+    if not 0.0 <= args.sampling_cfg <= 100.0:
+        raise InputError("--sampling-cfg", "a number from 0 to 100", args.sampling_cfg)
+    everything = checked(args)
+    if everything is None:
+        return 0
+    config, device = everything.optimization, resolve_device(args.device)
+    renderer = check_renderer(args.renderer, device)
+    out = args.out or OUTPUTS / f"{folder_name(args.prompt)}-preview.png"
+    if out.suffix.lower() != ".png":
+        raise InputError("--out", "a name that ends in .png", out)
+    check_writable(out)
+    check_paths(args)
+    free = free_bytes(device)
+    gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)].count, device)
+    assert gaussians is not None  # only a resumed run has none
+    teacher = load_teacher(args, device, keep_decoder=True)
+    prompts = encode_prompts(teacher, everything.prompt)
+    teacher.release_text_encoders()
+    prepare(args, teacher, config, device)
+
+    def on_step(done: int, of: int) -> None:
+        print(f"\rDrawing {done}/{of}", end="", file=sys.stderr, flush=True)
+
+    pictures = draw(
+        teacher,
+        prompts,
+        resolution=config.resolution,
+        steps=args.sampling_steps,
+        scale=args.sampling_cfg,
+        seed=config.seed,
+        on_step=on_step,
+    )
+    print("\nComparing, timing two steps ...", file=sys.stderr, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(contact_sheet(teacher.decode(pictures).cpu()), out)
+    recognition = recognise(teacher, prompts, pictures, seed=config.seed)
+    cost = measure(teacher, prompts, config, gaussians.to(device), renderer)
+    print(findings(recognition, cost, free))
+    print(f"Pictures: {out} ({', '.join(DIRECTIONS)})")
+    return 0

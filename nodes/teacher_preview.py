@@ -1,0 +1,162 @@
+"""A look at the teacher before an hour is spent: its own pictures, whether it tells directions apart, and the cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+import torch
+from comfy_api.latest import Types, io, ui
+from torch import Tensor
+
+from ..dreamer_core.initializers import initial_shape
+from ..dreamer_core.optimize import PRESETS
+from ..dreamer_core.optimize.cost import measure
+from ..dreamer_core.rendering import resolve_backend
+from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise
+from .host.progress import say
+from .host.sdxl import check_model, loaded_teacher
+from .host.splat import one_from_splat
+from .optimize import build_config, on_device, without_effect
+from .sockets import (
+    CATEGORY,
+    DreamerCameras,
+    DreamerDensity,
+    DreamerGuidance,
+    DreamerPrompt,
+    PromptBundle,
+    errors_named,
+)
+from .widgets import Overrides, one_of
+
+NAME = "Dreamer XL Teacher Preview"
+AFTER_DRAWING = 5
+"""Parts of the bar behind the pictures: the comparison, and steps that are timed."""
+
+
+class DreamerXLTeacherPreview(io.ComfyNode):
+    """IMAGE and STRING: what the MODEL draws for a prompt, and what Optimize would cost."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def wired(kind: Any, name: str) -> io.Input:
+            return kind.Input(name, optional=True, tooltip="As for Dreamer XL Optimize, whose cost is estimated.")
+
+        return io.Schema(
+            node_id="DreamerXLTeacherPreview",
+            display_name=NAME,
+            category=CATEGORY,
+            description="Shows in seconds what the MODEL, with its LoRAs and patches, draws for the prompt from each "
+            "direction, whether it tells the directions apart, and what Dreamer XL Optimize would cost.",
+            search_aliases=["test prompt", "estimate time", "view dependent prompt check", "janus", "dry run"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL that Dreamer XL Optimize gets."),
+                io.Vae.Input("vae", tooltip="SDXL's VAE."),
+                DreamerPrompt.Input("prompt", tooltip="From Dreamer XL Prompt."),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default="official", tooltip="The preset that Optimize runs with."
+                ),
+                io.Int.Input(
+                    "sampling_steps",
+                    default=25,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    tooltip="DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models.",
+                ),
+                io.Float.Input(
+                    "sampling_cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="Guidance scale of the pictures (unitless). 4 to 8; 1 to 2 for few-step models.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    optional=True,
+                    tooltip="Other seeds show how much the pictures differ among themselves.",
+                ),
+                io.Splat.Input(
+                    "splat", optional=True, tooltip="What Optimize starts from. Not wired: as many as the preset's."
+                ),
+                wired(DreamerGuidance, "guidance"),
+                wired(DreamerCameras, "cameras"),
+                wired(DreamerDensity, "density"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="views", tooltip=f"The pictures: {', '.join(DIRECTIONS)}."),
+                io.String.Output(display_name="findings", tooltip="What was found, in lines."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, preset: str | None = None) -> bool | str:
+        return one_of("preset", preset, PRESETS) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        prompt: PromptBundle,
+        preset: str,
+        sampling_steps: int = 25,
+        sampling_cfg: float = 5.0,
+        seed: int = 0,
+        splat: Types.SPLAT | None = None,
+        guidance: Overrides | None = None,
+        cameras: Overrides | None = None,
+        density: Overrides | None = None,
+    ) -> io.NodeOutput:
+        with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
+            check_model(model)
+            config = build_config(preset, guidance, cameras, density)
+            device = model.load_device
+            backend = resolve_backend("auto", device)
+            if splat is None:
+                start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
+            else:
+                start = one_from_splat(splat)
+            free = int(mm.get_free_memory(device))
+            bar = comfy.utils.ProgressBar(sampling_steps + AFTER_DRAWING, node_id=cls.hidden.unique_id)
+            size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+            with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
+                views = on_device(prompt.views, device)
+                say("drawing", cls.hidden.unique_id)
+                pictures = draw(
+                    teacher,
+                    views,
+                    resolution=config.resolution,
+                    steps=sampling_steps,
+                    scale=sampling_cfg,
+                    seed=seed,
+                    on_step=lambda done, of: bar.update_absolute(done, sampling_steps + AFTER_DRAWING),
+                )
+                say("comparing, timing two steps", cls.hidden.unique_id)
+                recognition = recognise(teacher, views, pictures, seed=seed)
+                bar.update_absolute(sampling_steps + 1, sampling_steps + AFTER_DRAWING)
+                config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
+                cost = measure(teacher, views, config, start.to(device), backend)
+            bar.update_absolute(sampling_steps + AFTER_DRAWING, sampling_steps + AFTER_DRAWING)
+            note = without_effect(config.guidance.method, model)
+            text = "\n".join(filter(None, (findings(recognition, cost, free), note)))
+            images = decoded(model, vae, pictures)
+            say(text, cls.hidden.unique_id)
+            return io.NodeOutput(images, text, ui=ui.PreviewImage(images, cls=cls))
+
+
+def decoded(model: Any, vae: Any, latents: Tensor) -> Tensor:  # [V, H, W, 3]
+    """Pictures of latents in the MODEL's scaled space, as ComfyUI's VAE Decode makes them."""
+    with torch.inference_mode():
+        images = vae.decode(model.model.process_latent_out(latents.to(mm.intermediate_device(), torch.float32)))
+    return images.clone()

@@ -19,7 +19,7 @@ from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat
-from .optimize import build_config, on_device, without_effect
+from .optimize import NUMBERS, build_config, on_device, top_level, without_effect
 from .sockets import (
     CATEGORY,
     DreamerCameras,
@@ -29,7 +29,7 @@ from .sockets import (
     PromptBundle,
     errors_named,
 )
-from .widgets import Overrides, one_of
+from .widgets import Overrides, one_of, overrides, preset_widgets
 
 NAME = "Dreamer XL Teacher Preview"
 AFTER_DRAWING = 5
@@ -59,6 +59,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="official", tooltip="The preset that Optimize runs with."
                 ),
+                *preset_widgets(top_level()[name] for name in NUMBERS),
                 io.Int.Input(
                     "sampling_steps",
                     default=25,
@@ -117,10 +118,12 @@ class DreamerXLTeacherPreview(io.ComfyNode):
         guidance: Overrides | None = None,
         cameras: Overrides | None = None,
         density: Overrides | None = None,
+        **values: Any,
     ) -> io.NodeOutput:
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            config = build_config(preset, guidance, cameras, density)
+            own = overrides(top_level().values(), values)
+            config = build_config(preset, guidance, cameras, density, own)
             device = model.load_device
             backend = resolve_backend("auto", device)
             if splat is None:

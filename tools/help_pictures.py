@@ -26,7 +26,8 @@ from dreamer_core.media import render_views, to_uint8
 from dreamer_core.optimize.cleanup import CleanupConfig, clean
 from dreamer_core.optimize.presets import OFFICIAL
 from dreamer_core.orbit import OrbitConfig, sample_orbit
-from dreamer_core.prompts import view_weights
+from dreamer_core.prompts import PromptConfig, encode_prompts, view_weights
+from dreamer_core.teacher_preview import draw
 
 from . import comfyui
 from .thumbnails import graph_picture, save
@@ -209,6 +210,21 @@ def floaters(splat: Gaussians) -> Image.Image:
     return row([dirty, clean(dirty, CleanupConfig(floater_share=1.0))[0]], [30.0, 30.0])
 
 
+def teacher_views() -> Image.Image:
+    """What the built-in checkpoint draws of a chair, as the node shows it."""
+    from dreamer_core.cli.generate import starter_checkpoint
+    from dreamer_core.teachers.sdxl.loading import load_sdxl
+
+    teacher = load_sdxl(starter_checkpoint(), keep_decoder=True)
+    pictures = draw(teacher, encode_prompts(teacher, PromptConfig("a green chair")), resolution=128)
+    views = [Image.fromarray(to_uint8(image)) for image in teacher.decode(pictures)]
+    sheet = Image.new("RGB", (SIDE * len(views), SIDE))
+    for i, view in enumerate(views):
+        sheet.paste(view.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE * i, 0))
+    return sheet
+
+
+DIAGRAMS["DreamerXLTeacherPreview"] = teacher_views
 RENDERS: dict[str, Callable[[Gaussians], Image.Image]] = {
     "DreamerXLRegularizers": needles,
     "DreamerXLOptimize": lambda splat: row([splat] * 4, [0.0, 90.0, 180.0, 270.0]),

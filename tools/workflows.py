@@ -60,6 +60,11 @@ def optimizer(model: Link, vae: Link, words: Link, splat: Link, preset: str, tit
     return Node("DreamerXLOptimize", title, {**inputs, **i}, VIEWER)
 
 
+def look(model: Link, vae: Link, words: Link, splat: Link, preset: str) -> Node:
+    inputs = {"model": model, "vae": vae, "prompt": words, "preset": preset, "splat": splat}
+    return Node("DreamerXLTeacherPreview", "Teacher Preview", inputs, FOUR_SIDES)
+
+
 def export(splat: Link, name: str, title: str = "Export") -> Node:
     return Node("DreamerXLExport", title, {"splat": splat, "filename_prefix": f"3d/{name}"}, FOUR_SIDES)
 
@@ -84,12 +89,18 @@ def text_to_3d(name: str, about: str, checkpoint: str, words: str, count: int, p
         [
             read_me(about),
             Column(360, [Group("1  Model", [model]), Group("2  What to make", [said, start])]),
-            Column(420, [Group("3  Optimise", [made])]),
             Column(
                 420,
                 [
-                    Group("4  Keep", [export(made[0], name)]),
-                    Group("5  Look", [preview(made[0]), images(made[1], "Views")]),
+                    Group("3  Look at the teacher", [look(model[0], model[2], said[0], start[0], preset)]),
+                    Group("4  Optimise", [made]),
+                ],
+            ),
+            Column(
+                420,
+                [
+                    Group("5  Keep", [export(made[0], name)]),
+                    Group("6  Look", [preview(made[0]), images(made[1], "Views")]),
                 ],
             ),
         ],
@@ -104,8 +115,9 @@ def starter() -> Workflow:
         f"""
 # Text to 3D in about two minutes, without a GPU
 
-Press **Run**. The object appears in the viewer of *Optimize* while it grows; when it is done, *Preview* shows it and
-*Export* has written it to `output/3d`.
+Press **Run**. *Teacher Preview* shows first what the checkpoint itself draws from four sides, and what the run will cost.
+Then the object appears in the viewer of *Optimize* while it grows; when it is done, *Preview* shows it and *Export* has
+written it to `output/3d`.
 
 This graph uses the checkpoint that comes with the pack (`{STARTER}`): a miniature of SDXL that knows sixteen things in
 eight colours and three patterns, such as
@@ -149,6 +161,8 @@ def sdxl() -> Workflow:
 Preset `official`: the released code's values, 2,500 steps of 4 views at 1024 x 1024; *Prompt* holds its negative
 prompt. Change `preset` in *Optimize* to `paper` for what the paper's text says otherwise (its `gamma`, above all), or
 to `fast` for a third of the steps at 768 x 768.
+
+*Teacher Preview* runs first: cancel there if the pictures are not what you want; nothing long has begun yet.
 
 It wants a GPU with 24 GB; with 12 GB open *text_to_3d_sdxl_low_vram*. A LoRA loader goes between *Loader* and
 *Prompt* / *Optimize*, see *lora_swap*.

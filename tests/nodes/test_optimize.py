@@ -364,8 +364,11 @@ def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
     assert torch.equal(images, again)
     few = execute("DreamerXLInitialize", source={"source": "sphere", "count": 50}).args[0]
     grown = execute("DreamerXLDensityControl", enabled="on", max_gaussians=90).args[0]
-    _, text = execute("DreamerXLTeacherPreview", **inputs, splat=few, density=grown).args
+    smaller = {"splat": few, "density": grown, "steps": 10, "views": 1, "resolution": 64}
+    images, text = execute("DreamerXLTeacherPreview", **inputs, **smaller).args
+    assert images.shape == (4, 64, 64, 3)
     assert "Gaussians: 50, 90 at the most" in text
+    assert " in 10 steps" in text
     mm.interrupt_current_processing(True)
     with pytest.raises(mm.InterruptProcessingException):
         execute("DreamerXLTeacherPreview", **inputs)

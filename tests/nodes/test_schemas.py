@@ -17,6 +17,7 @@ NODES = {
     "DreamerXLGradientClip",
     "DreamerXLDensityControl",
     "DreamerXLRegularizers",
+    "DreamerXLTeacherPreview",
     "DreamerXLOptimize",
     "DreamerXLCleanup",
     "DreamerXLRender",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import pytest
 import torch
 
 from dreamer_core.guidance import GuidanceConditioning, Timesteps, WeightedNegative, guided_noise
 from dreamer_core.guidance.tsm import TSM
+from dreamer_core.teachers.noise_levels import noise_level, scaled_linear_sigmas
 from dreamer_core.teachers.teacher import Request
 
 PROMPTS = ["a red mug, front view", "", "a blue view of the green photo", "blurry"]
@@ -219,3 +221,30 @@ def test_the_node_says_what_has_no_effect(ours, loaded, method):
     assert note(methods[method], rescaled) == ("" if method == "tsm" else text)
     cached = core_node("easycache", "EasyCacheNode", loaded[0], 0.2, 0.15, 0.95, False)
     assert note(methods[method], cached) == "no effect, there is no sampling loop: easycache"
+
+
+SCHEDULES = {
+    "lcm": ("model_advanced", "ModelSamplingDiscrete", ("lcm", False)),
+    "v, zero terminal SNR": ("model_advanced", "ModelSamplingDiscrete", ("v_prediction", True)),
+    "eps, zero terminal SNR": ("model_advanced", "ModelSamplingDiscrete", ("eps", True)),
+    "edm": ("model_advanced", "ModelSamplingContinuousEDM", ("edm", 120.0, 0.002)),
+    "edm of Playground 2.5": ("model_advanced", "ModelSamplingContinuousEDM", ("edm_playground_v2.5", 120.0, 0.002)),
+    "v of CosXL": ("model_advanced", "ModelSamplingContinuousEDM", ("v_prediction", 120.0, 0.002)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_published_timesteps_are_noise_levels(teacher, loaded, cond, name):
+    """Whatever a MODEL's own schedule is, t = 980 is SDXL's 13.0 and t = 500 its 1.62, as near as the MODEL has one."""
+    module, node, args = SCHEDULES[name]
+    mine = teacher(core_node(module, node, loaded[0], *args))
+    published = scaled_linear_sigmas()
+    widest = float((mine.sigmas[1:] / mine.sigmas[:-1]).max())  # between two neighbours
+    for t in (21, 500, 980):
+        level = noise_level(mine.sigmas, t)
+        assert level in mine.sigmas.tolist()
+        assert abs(math.log(level / float(published[t]))) <= math.log(widest)
+    steps = Timesteps(t=980, s=900, stride=200)
+    result = TSM()(mine, latents(), latents(1), steps, without_perp_neg(cond))
+    assert torch.isfinite(result.gradient).all()
+    assert result.samples == math.ceil(899 / 200) + 1 + 3

@@ -240,8 +240,8 @@ def main() -> None:
     parser.add_argument("splat", nargs="?", type=Path, help="a splat file to render")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, draw in DIAGRAMS.items():
-        save(draw(), FOLDER / f"{name}.jpg")
+    for name, diagram in DIAGRAMS.items():
+        save(diagram(), FOLDER / f"{name}.jpg")
         print(name)
     if options.splat is not None:
         splat = load_gaussians(options.splat)

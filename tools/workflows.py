@@ -115,7 +115,7 @@ def starter() -> Workflow:
         f"""
 # Text to 3D in about two minutes, without a GPU
 
-Press **Run**. *Teacher Preview* shows first what the checkpoint itself draws from four sides, and what the run will cost.
+Press **Run**. *Teacher Preview* shows first what the checkpoint itself draws from four sides, and what the run costs.
 Then the object appears in the viewer of *Optimize* while it grows; when it is done, *Preview* shows it and *Export* has
 written it to `output/3d`.
 

@@ -98,9 +98,17 @@ def lora(width, module="input_blocks_4_1_transformer_blocks_0_attn2_to_k"):
         (lora(64, "input_blocks_4_1_transformer_blocks_0_attn7_to_q"), "none of whose layers"),
         (lora(33, "input_blocks_4_1_transformer_blocks_0_attn1_to_q"), "does not fit"),
         ({"transformer.blocks.0.lora_A.weight": torch.zeros(4, 4)}, "none of whose layers"),
-        (lora(64, "middle_block_1_proj_in") | {"lora_unet_middle_block_1_proj_in.dora_scale": torch.ones(64)}, "DoRA"),
+        (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.dora_scale": torch.ones(63)}, "does not fit"),
+        ({f"lora_unet_{PROJ_IN}.oft_blocks": torch.zeros(4, 4, 4)}, "of the kind OFT"),
+        ({f"lora_unet_{PROJ_IN}.a1.weight": torch.zeros(4, 4)}, "of the kind GLoRA"),
+        ({f"lora_unet_{PROJ_IN}.lokr_w1": torch.zeros(4, 4)}, "half of a layer missing"),
+        (
+            {f"lora_unet_{PROJ_IN}.lokr_w1": torch.zeros(4, 4), f"lora_unet_{PROJ_IN}.lokr_w2": torch.zeros(4, 4)},
+            "not fit",
+        ),
+        ({f"lora_unet_{PROJ_IN}.diff_b": torch.zeros(7)}, "does not fit"),
         ({"lora_unet_middle_block_1_proj_in.lora_down.weight": torch.zeros(4, 64)}, "half of a layer missing"),
-        ({"lora_unet_mid.hada_w1_a": torch.zeros(4, 4)}, "LyCORIS"),
+        ({"lora_unet_mid.hada_w1_a": torch.zeros(4, 4)}, "none of whose layers"),
         ({"encoder.conv_out.weight": torch.zeros(8, 2, 3, 3)}, "a VAE"),
         (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.lora_up.weight": torch.ones(64, 5)}, "does not fit"),
         (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.lora_up.weight": torch.ones(64, 4, 3, 3)}, "does not fit"),
@@ -292,3 +300,127 @@ def test_merging_equals_diffusers(plain, pairs, tiny_sdxl_dir, tmp_path):
 def test_a_missing_lora_is_refused_before_the_model_is_loaded(tmp_path, tiny_sdxl_dir):
     with pytest.raises(InputError, match=r"--lora: .*a path that does not exist"):
         load_sdxl(tiny_sdxl_dir, loras=[(tmp_path / "none.safetensors", 1.0)])
+
+
+TO_Q = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_q"
+TO_Q_MODULE = ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q")
+CONV, CONV_MODULE = "lora_unet_input_blocks_1_0_in_layers_2", ("unet", "down_blocks.0.resnets.0.conv1")
+NORM, NORM_MODULE = "lora_unet_input_blocks_1_0_in_layers_0", ("unet", "down_blocks.0.resnets.0.norm1")
+
+
+def random(*shape, seed=0):
+    return 0.2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def relatives(weight, conv):
+    """Files of every kind, and the weight that the published formula gives at strength 1."""
+    (o, i), (co, ci, kh, kw) = weight.shape, conv.shape
+    down, up, alpha = random(2, i), random(o, 2, seed=1), torch.tensor(1.0)
+    plain = {f"{TO_Q}.lora_down.weight": down, f"{TO_Q}.lora_up.weight": up, f"{TO_Q}.alpha": alpha}
+    moved = weight + 0.5 * up @ down
+    by_input, by_output = random(1, i).abs() + 1, random(o, 1).abs() + 1
+    a, b, c, d = random(o, 2, seed=2), random(2, i, seed=3), random(o, 2, seed=4), random(2, i, seed=5)
+    w1, w2, w2a, w2b = random(4, 4), random(o // 4, i // 4), random(o // 4, 2), random(2, i // 4)
+    mid, cdown, cup = random(2, 2, kh, kw), random(2, ci, 1, 1), random(co, 2, 1, 1)
+    t1, t2 = random(2, 2, kh, kw, seed=6), random(2, 2, kh, kw, seed=7)
+    ca, cb, cc, cd = random(2, co, seed=8), random(2, ci, seed=9), random(2, co, seed=10), random(2, ci, seed=11)
+    hada = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d, "alpha": alpha}
+    tucker = {"hada_t1": t1, "hada_w1_a": ca, "hada_w1_b": cb, "hada_t2": t2, "hada_w2_a": cc, "hada_w2_b": cd}
+    first = torch.einsum("pqhw,po,qi->oihw", t1, ca, cb)
+    second = torch.einsum("pqhw,po,qi->oihw", t2, cc, cd)
+
+    def named(layer, parts):
+        return {f"{layer}.{name}": value for name, value in parts.items()}
+
+    return {
+        "DoRA by inputs": (
+            {**plain, f"{TO_Q}.dora_scale": by_input},
+            TO_Q_MODULE,
+            moved * by_input / moved.norm(dim=0),
+        ),
+        "DoRA by outputs": (
+            {**plain, f"{TO_Q}.dora_scale": by_output},
+            TO_Q_MODULE,
+            moved * by_output / weight.norm(dim=1, keepdim=True),
+        ),
+        "DoRA of peft": (
+            {
+                f"unet.{TO_Q_MODULE[1]}.lora_A.weight": down,
+                f"unet.{TO_Q_MODULE[1]}.lora_B.weight": up,
+                f"unet.{TO_Q_MODULE[1]}.lora_magnitude_vector": by_output[:, 0],
+            },
+            TO_Q_MODULE,
+            (weight + up @ down) * by_output / weight.norm(dim=1, keepdim=True),
+        ),
+        "LoHa": (named(TO_Q, hada), TO_Q_MODULE, weight + 0.5 * (a @ b) * (c @ d)),
+        "LoHa of a convolution": (named(CONV, tucker), CONV_MODULE, conv + first * second),
+        "LoKr": (named(TO_Q, {"lokr_w1": w1, "lokr_w2": w2, "alpha": alpha}), TO_Q_MODULE, weight + torch.kron(w1, w2)),
+        "LoKr of factors": (
+            named(TO_Q, {"lokr_w1": w1, "lokr_w2_a": w2a, "lokr_w2_b": w2b, "alpha": alpha}),
+            TO_Q_MODULE,
+            weight + 0.5 * torch.kron(w1, w2a @ w2b),
+        ),
+        "LoCon with a middle": (
+            named(CONV, {"lora_down.weight": cdown, "lora_up.weight": cup, "lora_mid.weight": mid, "alpha": alpha}),
+            CONV_MODULE,
+            conv + 0.5 * torch.einsum("op,pqhw,qi->oihw", cup[..., 0, 0], mid, cdown[..., 0, 0]),
+        ),
+        "a difference": (named(TO_Q, {"diff": up @ down}), TO_Q_MODULE, weight + up @ down),
+    }
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "DoRA by inputs",
+        "DoRA by outputs",
+        "DoRA of peft",
+        "LoHa",
+        "LoHa of a convolution",
+        "LoKr",
+        "LoKr of factors",
+        "LoCon with a middle",
+        "a difference",
+    ],
+)
+def test_relatives_of_loras(kind, strength, plain, tiny_sdxl_dir, tmp_path):
+    before = weights(plain)
+    tensors, key, expected = relatives(before[TO_Q_MODULE], before[CONV_MODULE])[kind]
+    path = tmp_path / "style.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    after = load_sdxl(tiny_sdxl_dir, loras=[(path, strength)])
+    check_change(plain, after, {key: strength * (expected - before[key])})
+    assert float((expected - before[key]).abs().max()) > 0.002
+
+
+def test_norms_and_biases(plain, tiny_sdxl_dir, tmp_path):
+    before = weights(plain)
+    w, b = random(*before[NORM_MODULE].shape), random(*before[NORM_MODULE].shape, seed=1)
+    conv_bias = random(before[CONV_MODULE].shape[0], seed=2)
+    path = tmp_path / "norms.safetensors"
+    save_file({f"{NORM}.w_norm": w, f"{NORM}.b_norm": b, f"{CONV}.diff_b": conv_bias}, path)
+    after = load_sdxl(tiny_sdxl_dir, loras=[(path, 0.5)])
+    names = {NORM_MODULE: 0.5 * w, ("unet", f"{NORM_MODULE[1]}.bias"): 0.5 * b}
+    check_change(plain, after, {**names, ("unet", f"{CONV_MODULE[1]}.bias"): 0.5 * conv_bias})
+
+
+def test_nothing_is_merged_where_one_layer_does_not_fit(plain, tiny_sdxl_dir, tmp_path):
+    """Whoever catches the error has the model as it was."""
+    from dreamer_core.teachers.sdxl.loras import merge_loras
+
+    sdxl = load_sdxl(tiny_sdxl_dir)
+    parts = {"unet": sdxl._unet, "text_encoder": sdxl._towers[0].model, "text_encoder_2": sdxl._towers[1].model}
+    path = tmp_path / "half.safetensors"
+    good = {f"{TO_Q}.lora_down.weight": random(2, 64), f"{TO_Q}.lora_up.weight": random(64, 2)}
+    save_file({**good, f"{CONV}.diff_b": torch.ones(7)}, path)
+    with pytest.raises(InputError, match="does not fit this model"):
+        merge_loras(parts, [(path, 1.0)])
+    check_change(plain, sdxl, {})
+
+
+def test_tensors_of_no_known_kind_are_named(pairs, tiny_sdxl_dir, tmp_path, caplog):
+    path = write_kohya(tmp_path / "style.safetensors", pairs)
+    save_file({**load_file(path), "bundle_emb.word.string_to_param.*": torch.ones(1, 8)}, path)
+    load_sdxl(tiny_sdxl_dir, loras=[(path, 1.0)])
+    assert "1 of 28 tensors are of no known kind, first 'bundle_emb" in caplog.text

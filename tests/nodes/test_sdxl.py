@@ -275,3 +275,50 @@ def test_other_models_are_refused(ours, host):
     ):
         with pytest.raises(error, match=text):
             conditioning.from_comfy(bad, "front")
+
+
+KINDS = ("DoRA by inputs", "DoRA by outputs", "LoHa", "LoKr", "LoKr of factors", "a difference")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_file_means_the_same_on_the_command_line(ours, loaded, miniature, tmp_path, kind):
+    """ComfyUI's own loader in the node, ours in the core, the same file: the same noise."""
+    import comfy.sd
+    import comfy.utils
+    from safetensors.torch import save_file
+
+    model, clip, vae = loaded
+    layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q"
+
+    def random(*shape, seed=0):
+        return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+    width = 128
+    down, up = random(2, width), random(width, 2, seed=1)
+    plain = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(1.0)}
+    parts = {
+        "DoRA by inputs": {**plain, "dora_scale": random(1, width).abs() + 1},
+        "DoRA by outputs": {**plain, "dora_scale": random(width, 1).abs() + 1},
+        "LoHa": {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": random(width, 2, seed=2),
+                 "hada_w2_b": random(2, width, seed=3), "alpha": torch.tensor(1.0)},
+        "LoKr": {"lokr_w1": random(4, 4), "lokr_w2": random(width // 4, width // 4), "alpha": torch.tensor(1.0)},
+        "LoKr of factors": {"lokr_w1": random(4, 4), "lokr_w2_a": random(width // 4, 2),
+                            "lokr_w2_b": random(2, width // 4), "alpha": torch.tensor(1.0)},
+        "a difference": {"diff": up @ down},
+    }[kind]  # fmt: skip
+    path = tmp_path / "style.safetensors"
+    save_file({f"{layer}.{name}": tensor for name, tensor in parts.items()}, path)
+    load_sdxl = ours("dreamer_core.teachers.sdxl.loading").load_sdxl
+    core, before = load_sdxl(miniature, loras=[(path, 0.7)]), load_sdxl(miniature)
+    with torch.inference_mode():
+        patched, _ = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(path)), 0.7, 0.7)
+    cond = before.encode_text(PROMPTS[:1])
+    x, _ = inputs(1)
+    level = torch.tensor([0.9])
+    with (
+        torch.inference_mode(False),
+        ours("nodes.host.sdxl").loaded_teacher(patched, vae, views=1, resolution=128) as (teacher, _),
+    ):
+        found = eps(teacher, x, level, cond)
+    torch.testing.assert_close(found, core.eps(x, level, cond), atol=1e-4, rtol=1e-4)
+    assert (found - before.eps(x, level, cond)).abs().max() > 1e-3

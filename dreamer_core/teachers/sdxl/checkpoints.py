@@ -31,7 +31,6 @@ class CheckpointKind(Enum):
     OTHER_MODEL = "a diffusion model of another family"
     QUANTISED = "a quantised checkpoint whose weights need their own scales"
     LORA = "a LoRA"
-    LYCORIS = "a LyCORIS file (LoHa or LoKr)"
     VAE = "a VAE"
     VAE_FOLDER = "a VAE folder"
     TINY_VAE = "a tiny VAE (TAESD)"
@@ -87,9 +86,9 @@ def _plain(path: Path, kind: CheckpointKind, detail: str = "") -> Checkpoint:
 
 def identify_tensors(header: Header) -> CheckpointKind:
     """The kind that the names and shapes of the tensors belong to."""
-    if header.having("hada_w1_a", "lokr_w1", "oft_blocks", "oft_diag"):
-        return CheckpointKind.LYCORIS
     if header.having(".lora_down.", ".lora_A.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down."):
+        return CheckpointKind.LORA
+    if header.having("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag") or header.starting("lora_unet_"):
         return CheckpointKind.LORA
     if header.having("control_model.", "input_hint_block.", "controlnet_", "adapter.body.", "ip_adapter."):
         return CheckpointKind.CONTROLNET
@@ -247,7 +246,6 @@ REMEDIES: Mapping[CheckpointKind, str] = {
     CheckpointKind.QUANTISED: "use the fp16 checkpoint",
     CheckpointKind.PLY: "a start shape is given with --init",
     CheckpointKind.LORA: "LoRAs are given with --lora beside an SDXL checkpoint",
-    CheckpointKind.LYCORIS: "convert it to a plain LoRA, or merge it into a checkpoint",
     CheckpointKind.VAE: "an extra VAE is given with --vae beside an SDXL checkpoint",
     CheckpointKind.VAE_FOLDER: "an extra VAE is given with --vae beside an SDXL checkpoint",
     CheckpointKind.SDXL_NO_VAE: "give one with --vae, for instance SDXL's sdxl_vae.safetensors",

@@ -1,4 +1,4 @@
-"""LoRAs merged into SDXL's weights: W + weight * alpha / rank * B A (Hu et al., 2106.09685).
+"""LoRAs merged into SDXL's weights: W + weight * alpha / rank * B A (Hu et al., 2106.09685), and its relatives.
 
 Layers are found through a table of every name that a trainer may have given them (diffusers, peft, kohya, the original
 layout), so that no layer of a file is dropped in silence: what has no place in the model is counted and reported.
@@ -11,7 +11,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +19,28 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ..safetensors_header import Header
 from .checkpoints import CheckpointKind, identify, require
+from .lora_kinds import BIAS, DORA, PARTS, REFUSED, LoraLayer, part_of
 from .original_layout import original_unet_name
 
 log = logging.getLogger(__name__)
 
 EXPECTED = "an SDXL LoRA (.safetensors)"
 REMEDY = "use a LoRA that was trained on SDXL"
+MERGE = "merge it into a checkpoint with the tool that made it"
 TEXT_PARTS = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
-ENDINGS = re.compile(
-    r"(?P<layer>.+?)(?:\.lora|_lora|\.lora_linear_layer)?"
-    r"(?:\.(?P<down>lora_down|lora_A|down)|\.(?P<up>lora_up|lora_B|up))(?:\.default)?\.weight"
-)
-
-
-@dataclass
-class LoraLayer:
-    """The two factors of one layer's change."""
-
-    down: Tensor | None = None  # [r, in] or [r, in, kh, kw]
-    up: Tensor | None = None  # [out, r] or [out, r, 1, 1]
-    alpha: float | None = None
-
-    def change(self) -> Tensor:
-        """alpha / rank * up down, [out, in * kh * kw] in float32; alpha is the rank where the file gives none."""
-        assert self.down is not None
-        assert self.up is not None
-        scale = 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
-        return scale * (self.up.float().flatten(1) @ self.down.float().flatten(1))
 
 
 def check_lora(path: Path, context_dim: int | None = None) -> None:
     """Raise InputError unless `path` is a LoRA, and one whose cross-attention reads `context_dim` wide embeddings."""
     found = require(identify(path), "--lora", EXPECTED, (CheckpointKind.LORA,))
     assert found.header is not None
-    if found.header.having("dora_scale", "lora_magnitude_vector", ".lora_mid."):
-        got = f"a DoRA or a LoRA with a middle factor ({path.name})"
-        raise InputError("--lora", "a plain LoRA", got, "merge it into a checkpoint with the tool that made it")
+    for kind, names in REFUSED.items():
+        if found.header.having(*names):
+            known = ", ".join(PARTS)
+            got = f"one of the kind {kind} ({path.name})"
+            raise InputError(
+                "--lora", f"a LoRA of a kind that is merged here ({known}; with DoRA or without)", got, MERGE
+            )
     width = lora_context_dim(found.header)
     if width is not None and context_dim is not None and width != context_dim:
         family = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}.get(width, "another model")
@@ -66,8 +51,8 @@ def check_lora(path: Path, context_dim: int | None = None) -> None:
 def lora_context_dim(header: Header) -> int | None:
     """Width of the text embedding that a LoRA's cross-attention keys read; None where it has none."""
     for name, shape in header.shapes.items():
-        found = ENDINGS.fullmatch(name)
-        if found and found["down"] and "attn2" in name and "to_k" in name and len(shape) >= 2:
+        found = part_of(name)
+        if found and found[1] in ("down", "hada_w1_b") and "attn2" in name and "to_k" in name and len(shape) >= 2:
             return shape[1]
     return None
 
@@ -81,28 +66,40 @@ def merge_loras(parts: Mapping[str, Any], loras: Sequence[tuple[Path, float]]) -
     for path, weight in loras:
         check_lora(path, int(parts["unet"].config.cross_attention_dim))
         layers = read_lora(path)
-        placed = [(table[name], layer) for name, layer in layers.items() if name in table]
+        placed = [(table[name], name, layer) for name, layer in layers.items() if name in table]
         unplaced = [name for name in layers if name not in table]
         if not placed:
             got = f"a LoRA none of whose layers exist in this model, first {_shown(unplaced[0])} ({path.name})"
             raise InputError("--lora", EXPECTED, got, REMEDY)
         if unplaced:
             log.warning("%s: %d of %d layers have no place in this model", path.name, len(unplaced), len(layers))
-        for module, layer in placed:
-            _check_fit(module, layer, path)
-        for module, layer in placed if weight else []:
-            merged = module.weight.detach().float() + weight * layer.change().view(module.weight.shape)
-            module.weight.data = merged.to(module.weight.dtype)
+        merged = [(module, *_merged(module, name, layer, weight, path)) for module, name, layer in placed]
+        for module, new_weight, new_bias in merged if weight else []:  # nothing is changed unless everything fits
+            if new_weight is not None:
+                module.weight.data = new_weight
+            if new_bias is not None:
+                module.bias.data = new_bias
 
 
-def _check_fit(module: Any, layer: LoraLayer, path: Path) -> None:
-    shape = module.weight.flatten(1).shape
-    if layer.down is None or layer.up is None:
-        raise InputError("--lora", EXPECTED, f"a LoRA with half of a layer missing ({path.name})", "download it again")
-    change_shape = (layer.up.shape[0], layer.down.flatten(1).shape[1])
-    if change_shape != tuple(shape) or layer.up.flatten(1).shape[1] != layer.down.shape[0]:
-        got = f"a LoRA that does not fit this model: a layer is {change_shape}, here {tuple(shape)} ({path.name})"
-        raise InputError("--lora", EXPECTED, got, REMEDY)
+def _merged(
+    module: Any, name: str, layer: LoraLayer, strength: float, path: Path
+) -> tuple[Tensor | None, Tensor | None]:
+    """New weight and bias of a layer, None where it keeps its own. Errors: InputError where the change does not fit."""
+    if layer.missing:
+        got = f"a LoRA with half of a layer missing: {_shown(name)} has no {', '.join(layer.missing)} ({path.name})"
+        raise InputError("--lora", EXPECTED, got, "download it again")
+    weight = bias = None
+    try:
+        if layer.kind:
+            weight = layer.merged(module.weight, strength).to(module.weight.dtype)
+        if any(part in layer.parts for part in BIAS):
+            if getattr(module, "bias", None) is None:
+                raise RuntimeError(f"{name} has no bias here")
+            bias = layer.merged_bias(module.bias, strength).to(module.bias.dtype)
+    except RuntimeError as error:  # shapes
+        got = f"a LoRA that does not fit this model: {_shown(error)} ({path.name})"
+        raise InputError("--lora", EXPECTED, got, REMEDY) from error
+    return weight, bias
 
 
 def read_lora(path: Path) -> dict[str, LoraLayer]:
@@ -115,7 +112,8 @@ def read_lora(path: Path) -> dict[str, LoraLayer]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            names = [n for n in file.keys() if n.endswith(".alpha") or ENDINGS.fullmatch(n)]  # noqa: SIM118 (not a dict)
+            everything = list(file.keys())
+            names = [n for n in everything if n.endswith(".alpha") or part_of(n)]
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, KeyError, RuntimeError, AttributeError) as error:  # a type that torch lacks
         raise refused(EXPECTED, f"a file that cannot be read ({_shown(error)})", path) from error
@@ -124,11 +122,17 @@ def read_lora(path: Path) -> dict[str, LoraLayer]:
         if name.endswith(".alpha"):
             value = tensor.item() if tensor.numel() == 1 else list(tensor.shape)
             layers.setdefault(_layer_name(name.removesuffix(".alpha")), LoraLayer()).alpha = _number(value, name, path)
-        elif found := ENDINGS.fullmatch(name):
-            layer = layers.setdefault(_layer_name(found["layer"]), LoraLayer())
-            setattr(layer, "down" if found["down"] else "up", _factor(tensor, name, path))
+        elif found := part_of(name):
+            layer, part = layers.setdefault(_layer_name(found[0]), LoraLayer()), found[1]
+            layer.parts[part] = _part(tensor, name, path, 1 if part in (*BIAS, *PARTS["a difference"], DORA) else 2)
+    unknown = [name for name in everything if name not in tensors]
+    if unknown:
+        log.warning(
+            "%s: %d of %d tensors are of no known kind, first %s",
+            *(path.name, len(unknown), len(everything), _shown(unknown[0])),
+        )
     _apply_peft_alphas(layers, metadata, path)
-    return {name: layer for name, layer in layers.items() if layer.down is not None or layer.up is not None}
+    return {name: layer for name, layer in layers.items() if layer.parts}
 
 
 def refused(expected: str, got: str, path: Path, remedy: str = "use another LoRA, or get this one again") -> InputError:
@@ -152,14 +156,15 @@ def _number(value: object, name: str, path: Path) -> float:
     raise refused(f"a finite number as {_shown(name)}", _shown(value), path)
 
 
-def _factor(tensor: Tensor, name: str, path: Path) -> Tensor:  # [r, ...] or [out, ...]
-    """A factor of a layer. Errors: InputError."""
+def _part(tensor: Tensor, name: str, path: Path, dimensions: int) -> Tensor:
+    """A part of a layer, of so many dimensions at least. Errors: InputError."""
     got = f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
-    if tensor.is_floating_point() and tensor.dim() >= 2 and tensor.numel():
+    if tensor.is_floating_point() and tensor.dim() >= dimensions and tensor.numel():
         if bool(tensor.float().isfinite().all()):
             return tensor
         got = "NaN or inf"
-    raise refused(f"a matrix of finite real numbers as {_shown(name)}", got, path)
+    what = "a matrix" if dimensions == 2 else "a vector or matrix"
+    raise refused(f"{what} of finite real numbers as {_shown(name)}", got, path)
 
 
 def _layer_name(name: str) -> str:
@@ -186,10 +191,10 @@ def _apply_peft_alphas(layers: dict[str, LoraLayer], metadata: Mapping[str, str]
             continue
         alpha = _number(alpha, f"{part}.lora_alpha", path)
         for name, layer in layers.items():
-            if not name.startswith(f"{part}.") or layer.alpha is not None or layer.down is None:
+            rank = layer.rank
+            if not name.startswith(f"{part}.") or layer.alpha is not None or rank is None:
                 continue
             chosen = _exception(exceptions, name.removeprefix(f"{part}."))
-            rank = layer.down.shape[0]
             layer.alpha = (alpha if chosen is None else chosen) * (rank**0.5 if stabilised else 1.0)
 
 
@@ -231,7 +236,7 @@ def _exception(patterns: Mapping[str, tuple[int, float]], name: str) -> float | 
 
 
 def layer_names(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Every name under which a LoRA file may address a linear or convolution layer of these parts."""
+    """Every name under which a LoRA file may address a layer with a weight of these parts."""
     table: dict[str, Any] = {}
     unet = parts["unet"]
     attends = [hasattr(block, "attentions") for block in unet.up_blocks]
@@ -255,4 +260,5 @@ def layer_names(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weighted(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, kinds) and m.weight is not None]

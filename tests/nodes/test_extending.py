@@ -34,7 +34,7 @@ class Push(Method):
     def __call__(self, predictor, z, noise, steps, cond):
         return GuidanceResult(1.0 + 0.0 * z, calls=0, samples=0)
 '''
-FORMAT = '''
+FORMAT = """
 from __future__ import annotations
 
 from .format import Format
@@ -45,7 +45,7 @@ def write(gaussians, path, metadata=None, field="splat"):
 
 
 TOSSED = Format(".tossed", "Tossed", "numbers for nobody", write=write)
-'''
+"""
 ASK = """
 import asyncio, importlib, importlib.util, json, sys
 from pathlib import Path

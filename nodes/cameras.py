@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..dreamer_core.orbit import CAMERA_PRESETS, SET_BY_ANGLES
+from ..dreamer_core.orbit import CAMERA_PRESETS
 from ..dreamer_core.settings import Setting
 from .sockets import CATEGORY, DreamerCameras, errors_named
 from .widgets import ANGLES, LEFT_ALONE, UNTOUCHED, ordered, overrides, preset_widgets, refusal, settings_of, usable
@@ -25,13 +25,6 @@ def _settings() -> list[Setting]:
     return ordered([*settings_of("cameras"), *settings_of("background")], BEFORE_ANGLES)
 
 
-def _described(angles: dict[str, Any]) -> str:
-    """A camera preset in words."""
-    (low, high), (left, right) = angles["elevation"], angles["azimuth"]
-    growing = f", times {angles['azimuth_factor']:g} whenever cameras progress" if angles["azimuth_factor"] > 1 else ""
-    return f"elevation {low:g} to {high:g}, azimuth {left:g} to {right:g}{growing}"
-
-
 class DreamerXLCameras(io.ComfyNode):
     """DREAMER_CAMERAS: the distribution of views, and what stands behind the object."""
 
@@ -43,8 +36,9 @@ class DreamerXLCameras(io.ComfyNode):
             options=[CUSTOM, *CAMERA_PRESETS],
             default=CUSTOM,
             optional=True,
-            tooltip=f"{CUSTOM}: as set here, or the preset's. The others replace {', '.join(SET_BY_ANGLES)} (degrees). "
-            + " ".join(f"{name}: {_described(values)}." for name, values in CAMERA_PRESETS.items()),
+            tooltip="custom: elevation and azimuth as set here, or the preset's. The others replace both, and "
+            "azimuth_factor. object: all around, from 15 degrees below to 45 above. head: the front, growing to all "
+            "around. full: all around, also from far below and above.",
         )
         return io.Schema(
             node_id="DreamerXLCameras",

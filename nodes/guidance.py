@@ -13,7 +13,6 @@ from .widgets import (
     LEFT_ALONE,
     PRESET,
     UNTOUCHED,
-    mislinked,
     overrides,
     preset_widgets,
     refusal,
@@ -30,14 +29,6 @@ def _settings() -> tuple[Setting, list[Setting]]:
     """The method, and the settings that all methods share."""
     choice, *others = sorted(settings_of("guidance"), key=lambda s: s.field != "method")
     return choice, others
-
-
-def _with_readers(input: io.Input) -> io.Input:
-    """The input, whose tooltip says which methods read it where not all do."""
-    readers = [method.name for method in METHODS if input.id not in method.ignores]
-    if len(readers) < len(METHODS):
-        input.tooltip = f"{input.tooltip} Read by {', '.join(readers)}."
-    return input
 
 
 class DreamerXLTSMGuidance(io.ComfyNode):
@@ -64,7 +55,7 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                     ],
                     tooltip=f"preset: the preset's method. {about}",
                 ),
-                *(_with_readers(input) for input in preset_widgets(others)),
+                *preset_widgets(others),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
         )
@@ -126,12 +117,11 @@ class DreamerXLGradientClip(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, input_types: dict[str, str], mode: dict | None = None) -> bool | str:
-        # ComfyUI asks for nothing where the choice is unknown and nothing else is given, unless for `input_types`.
+    def validate_inputs(cls, mode: dict | None = None) -> bool | str:
         if mode is None:
             names = (PRESET, *cls._mode().options)
             return f"mode: expected one of {', '.join(names)}, got an unknown choice"
-        return mislinked(settings_of("clip"), input_types, {}) or True
+        return True
 
     @classmethod
     def _mode(cls) -> Setting:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -13,14 +13,20 @@ from .host.conditioning import HostTextEncoder, from_comfy
 from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named, validated
 from .widgets import plain_values, plain_widgets
 
+BLENDING = (
+    "overhead_from", "overhead_to", "perp_neg", "perp_neg_weight", "perp_neg_front_decay", "perp_neg_side_decay",
+)  # fmt: skip
+"""Settings of prompts that hold no words."""
 
-def _blending() -> list[Setting]:
-    """The settings of a prompt that hold no words."""
-    return [setting for setting in own_settings(PromptConfig) if setting.kind is not str]
+
+def _settings(names: Sequence[str] = ()) -> list[Setting]:
+    """The settings of a prompt; of them, those named."""
+    found = own_settings(PromptConfig)
+    return [setting for setting in found if not names or setting.field in names]
 
 
 def _blended(values: Mapping[str, Any]) -> PromptConfig:
-    return PromptConfig(**plain_values(_blending(), values))
+    return PromptConfig(**plain_values(_settings(BLENDING), values))
 
 
 class DreamerXLPrompt(io.ComfyNode):
@@ -28,10 +34,9 @@ class DreamerXLPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = plain_widgets(own_settings(PromptConfig))
-        for text in inputs:
-            if isinstance(text, io.String.Input) and not text.advanced:
-                text.multiline = text.dynamic_prompts = True
+        inputs = plain_widgets(_settings())
+        for text in inputs[:2]:  # the prompt and what to steer away from
+            text.multiline = text.dynamic_prompts = True
         inputs[0].optional = False
         return io.Schema(
             node_id="DreamerXLPrompt",
@@ -55,12 +60,12 @@ class DreamerXLPrompt(io.ComfyNode):
     ) -> bool | str:
         above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
         words: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
-        return validated(cls, above, lambda: PromptConfig(**words, **plain_values(_blending(), above)))
+        return validated(cls, above, lambda: PromptConfig(**words, **plain_values(_settings(BLENDING), above)))
 
     @classmethod
     def execute(cls, clip: object, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
-            config = PromptConfig(**plain_values(own_settings(PromptConfig), values))
+            config = PromptConfig(**plain_values(_settings(), values))
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
 
@@ -85,7 +90,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 view("back", "Seen from behind (azimuth 180 degrees). Not wired: as side."),
                 view("overhead", "Seen from above. Not wired: nothing special happens above."),
                 view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
-                *plain_widgets(_blending()),
+                *plain_widgets(_settings(BLENDING)),
                 view("artefact", "For the method sds_bridge: the prompt with words for artefacts added to it."),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],

@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.validation import validate_node_input
 
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
@@ -30,7 +29,7 @@ ANGLES = "angles"
 LOWEST = "lowest"
 """In /object_info: the lowest value that means something, where an untouched widget lies below it."""
 UNTOUCHED = -math.inf
-"""Stands for an input that a graph does not give."""
+"""Below the bounds of every number."""
 Overrides = Mapping[str, Any]
 """Values by the dotted names of their settings: what a settings node hands to the optimiser."""
 
@@ -62,15 +61,12 @@ def untouched(setting: Setting) -> Any:
 
 
 def is_touched(setting: Setting, value: Any) -> bool:
-    """Whether a widget's value means anything. Whatever lies from the untouched value to 0 and the bounds does not, so
-    that arrows can leave it; what else lies outside of the bounds is refused later.
+    """Whether a widget's value means anything. Whatever lies below 0 and the bounds does not, so that arrows can leave
+    it; what lies below the bounds alone is refused later.
     """
-    nothing = untouched(setting)
-    if value is None or value in (nothing, UNTOUCHED):
+    if value is None or value == untouched(setting):
         return False
-    if setting.number is None or setting.knob.low is None:
-        return True
-    return value < nothing or value >= min(setting.knob.low, 0)
+    return setting.number is None or setting.knob.low is None or value >= min(setting.knob.low, 0)
 
 
 @cache
@@ -215,21 +211,6 @@ def refusal(settings: Iterable[Setting], given: Mapping[str, Any]) -> bool | str
     except InputError as error:
         return str(error)
     return True
-
-
-def mislinked(settings: Iterable[Setting], input_types: Mapping[str, str], also: Mapping[str, str]) -> str:
-    """What is wrong with the kinds of linked inputs, or nothing; `also` names a kind that an input takes besides.
-
-    ComfyUI leaves them to a node whose `validate_inputs` asks for `input_types`.
-    """
-    for setting in settings:
-        kind = {int: "INT", float: "FLOAT"}.get(setting.number or bool, "STRING" if setting.kind is str else "COMBO")
-        for end in ends(setting):
-            for id, received in input_types.items():
-                if id.split(".")[-1] != end or received == also.get(end) or validate_node_input(received, kind):
-                    continue
-                return f"{id}: expected a link of type {kind}, got {received}"
-    return ""
 
 
 def plain_values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,14 +54,6 @@ ON_PURPOSE = [
     ("scale_noise", 0.112, 0.2**0.5 / 4, "", {"official", "paper", "fast", "low_vram"}),
     # An input that old graphs do not have.
     ("cameras.fov_pool_views", 0, 10, "", {"official", "paper", "fast", "low_vram"}),
-    # A rate that nothing reads below degree 1; its end is its beginning now, as in the released code.
-    (
-        "learning_rates.shN",
-        [0.00025, 0.00015],
-        [0.00025, 0.00025],
-        "",
-        {"official", "paper", "fast", "low_vram", "starter"},
-    ),
     # The head's published configuration.
     ("cameras.elevation", [0.0, 30.0], [0.0, 45.0], "", {"official", "paper", "fast", "low_vram", "starter"}),
 ]

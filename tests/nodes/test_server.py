@@ -228,26 +228,22 @@ BAD = {
     "wrong socket": ("optimize", {"splat": ["model", 0]}, "mismatch"),
     "empty prompt": ("prompt", {"prompt": "  "}, "a description of the object"),
     "overhead range": ("prompt", {"overhead_from": 80.0, "overhead_to": 60.0}, "less than overhead_to"),
-    "unknown method": ("guidance", {"method": "magic"}, "expected one of preset, tsm, ism, sds"),
+    "unknown method": ("guidance", {"method": "magic"}, "expected one of tsm, ism, sds"),
     "gamma": ("guidance", {"method.gamma": 3.0}, "bigger than max"),
-    "parameter of a neighbour": ("guidance", {"method": "sdi", "method.sdi_steps": 101}, "bigger than max"),
-    "angles": ("cameras", {"angles": "feet"}, "not in ['custom', 'object', 'head', 'full']"),
+    "parameter of a neighbour": ("guidance", {"method": "sdi", "method.sdi_steps": 0}, "smaller than min"),
+    "angles": ("cameras", {"angles": "feet"}, "expected one of custom, object, head, full"),
     "memory": ("optimize", {"memory": "much"}, "not in list"),
     "depth share": ("optimize", {"depth_share": 3.0}, "bigger than max"),
     "strategy": ("density", {"strategy": "luck"}, "not in list"),
     "perp-neg": ("prompt", {"perp_neg_weight": 2.0}, "bigger than max"),
-    "timesteps": ("guidance", {"t_min": 600, "t_max": 500}, "guidance.t_min: expected at most t_max, 500, got 600"),
-    "timestep bounds": ("guidance", {"t_max": 5000}, "guidance.t_max: expected a whole number from 1 to 999, got 5000"),
-    "unknown clip mode": ("clip", {"mode": "hard"}, "mode: expected one of preset, off, pixel, norm"),
-    "clip threshold": ("clip", {"mode.threshold": -2.0}, "smaller than min"),
-    "radius": (
-        "cameras",
-        {"radius_min": 9.0, "radius_max": 4.0},
-        "cameras.radius: expected the lower value first, got (9.0, 4.0)",
-    ),
-    "radius bound": ("cameras", {"radius_min": -9.0}, "cameras.radius: expected two numbers from "),
+    "timesteps": ("guidance", {"t_min": 600, "t_max": 500}, "0 < low <= high < 1000"),
+    "timestep bounds": ("guidance", {"t_max": 5000}, "expected a number in"),
+    "unknown clip mode": ("clip", {"mode": "hard"}, "expected one of pixel, norm, off"),
+    "clip threshold": ("clip", {"mode.threshold": -1.0}, "smaller than min"),
+    "radius": ("cameras", {"radius_min": 9.0, "radius_max": 4.0}, "low <= high"),
+    "radius bound": ("cameras", {"radius_min": -9.0}, "expected a number in"),
     "backgrounds": ("cameras", {"white": 0.8, "black": 0.8}, "at most 1 together"),
-    "density": ("density", {"every": -5}, "smaller than min"),
+    "density": ("density", {"every": 0}, "smaller than min"),
     "unknown source": ("init", {"source": "cow"}, "expected one of sphere"),
     "count": ("init", {"source.count": 1}, "smaller than min"),
     "file": ("init", {"source": "file", "source.file": "nothing.ply"}, "not in list"),
@@ -277,46 +273,6 @@ def test_bad_input_is_a_node_error(server, name):
     errors = server.errors(bad)
     assert node in errors, errors
     assert text.lower() in errors[node].lower(), errors[node]
-
-
-def linked(node, input, kind, value):
-    """The graph with this input linked to one of ComfyUI's primitive nodes."""
-    found = graph(seed=98)
-    found["value"] = {"class_type": f"Primitive{kind}", "inputs": {"value": value}}
-    found[node]["inputs"][input] = ["value", 0]
-    return found
-
-
-RUN_TIME = {
-    "between 0 and the bounds": (
-        lambda: graph(seed=97) | {"density": {"class_type": "DreamerXLDensityControl", "inputs": {"every": 0}}},
-        "Dreamer XL Density Control: density.every: expected a whole number from 1",
-    ),
-    "linked steps": (lambda: linked("optimize", "steps", "Int", -5), "Dreamer XL Optimize: steps: expected"),
-    "linked seed": (lambda: linked("optimize", "seed", "Int", -1), "Dreamer XL Optimize: seed: expected"),
-    "linked cap": (lambda: linked("guidance", "t_max", "Int", 5000), "Dreamer XL Guidance: guidance.t_max: expected"),
-    "linked far below": (lambda: linked("cameras", "radius_min", "Float", -7.0), "cameras.radius: expected two"),
-    "only together with the preset": (
-        # official's radius begins at 5.2, starter's ends at 3.8
-        lambda: graph(seed=96) | {"cameras": {"class_type": "DreamerXLCameras", "inputs": {"radius_min": 4.5}}},
-        "cameras.radius: expected the lower value first, got (4.5, 3.8); set on preset starter: cameras.radius_min",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RUN_TIME)
-def test_what_only_the_run_can_tell_is_refused_by_name(server, name):
-    make, text = RUN_TIME[name]
-    entry = server.wait(server.queue(make()))
-    error = next(m[1] for m in entry["status"]["messages"] if m[0] == "execution_error")
-    assert text in error["exception_message"]
-
-
-def test_switches_of_earlier_versions_may_be_linked(server):
-    server.run(linked("density", "enabled", "Boolean", False))
-    errors = server.errors(linked("density", "every", "String", "often"))
-    assert "density" in errors
-    assert "every" in errors["density"]
 
 
 def test_the_whole_graph_on_the_starter(server, record_property):

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..dreamer_core.orbit import CAMERA_PRESETS
 from ..dreamer_core.settings import Setting
 from .sockets import CATEGORY, DreamerCameras, errors_named
-from .widgets import ANGLES, LEFT_ALONE, UNTOUCHED, ordered, overrides, preset_widgets, refusal, settings_of, usable
+from .widgets import ANGLES, LEFT_ALONE, ordered, overrides, preset_widgets, refusal, settings_of, usable
 
 CUSTOM = "custom"
 BEFORE_ANGLES = (
@@ -57,20 +57,14 @@ class DreamerXLCameras(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        radius_min: float | None = UNTOUCHED,
-        radius_max: float | None = UNTOUCHED,
-        fov_min: float | None = UNTOUCHED,
-        fov_max: float | None = UNTOUCHED,
-        elevation_min: float | None = UNTOUCHED,
-        elevation_max: float | None = UNTOUCHED,
-        azimuth_min: float | None = UNTOUCHED,
-        azimuth_max: float | None = UNTOUCHED,
-        final_radius_min: float | None = UNTOUCHED,
-        final_radius_max: float | None = UNTOUCHED,
-        final_azimuth_min: float | None = UNTOUCHED,
-        final_azimuth_max: float | None = UNTOUCHED,
-        white: float | None = UNTOUCHED,
-        black: float | None = UNTOUCHED,
+        radius_min: float | None = -1.0,
+        radius_max: float | None = -1.0,
+        fov_min: float | None = -1.0,
+        fov_max: float | None = -1.0,
+        elevation_min: float | None = -91.0,
+        elevation_max: float | None = -91.0,
+        white: float | None = -1.0,
+        black: float | None = -1.0,
     ) -> bool | str:
         return refusal(_settings(), {name: value for name, value in locals().items() if name != "cls"})
 

@@ -39,7 +39,7 @@ from .sockets import (
     errors_named,
     validated,
 )
-from .widgets import PRESET, Overrides, applied, one_of, overrides, preset_widgets, settings_of
+from .widgets import PRESET, Overrides, on_preset, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
 NUMBERS = ("steps", "views", "resolution")
@@ -62,7 +62,7 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
     if preset not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", preset)
     # Fewer or more steps keep the preset's schedule, so that a run can be extended.
-    return applied(PRESETS[preset].config, *given)
+    return on_preset(preset, *given)
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
@@ -247,7 +247,7 @@ class DreamerXLOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            own = overrides(top_level().values(), {**values, "seed": seed})
+            own = overrides(top_level().values(), values) | {"seed": seed}  # which has no untouched value
             own |= overrides([clean_up()], {"enabled": cleanup})
             config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")

@@ -93,7 +93,7 @@ def extended(tmp_path_factory):
 def test_a_new_setting_is_everywhere(extended):
     name = "DreamerXLRegularizers"
     kind, described = extended["info"][name]["input"]["optional"]["glow"]
-    tip = "Weight of a throw-away term. 0 to 2. Below 0: the preset's (0.25)."
+    tip = "Weight of a throw-away term. 0 to 2. -1: the preset's (0.25)."
     assert (kind, described["tooltip"]) == ("FLOAT", tip)
     assert [described[k] for k in ("default", "min", "max", "step")] == [-1.0, -1.0, 9.0, 0.5]
     assert f"| `glow` | 0 to 9, or **-1** | {tip} |" in extended["tables"][name]
@@ -109,7 +109,7 @@ def test_a_new_method_is_everywhere(extended):
     assert described["options"][-1]["key"] == "still"
     assert described["tooltip"].endswith("still: Stands still (no paper).")
     _, patience = described["options"][-1]["inputs"]["optional"]["patience"]
-    tip = "Steps it waits. 1 to 7. Below 0: the method's own (3)."
+    tip = "Steps it waits. 1 to 7. -1: the method's own (3)."
     assert [patience[k] for k in ("tooltip", "default", "max")] == [tip, -1, 7]
     assert f"| `method.patience` *(still)* | 1 to 7, or **-1** | {tip} |" in extended["tables"][name]
     assert extended["english"][name]["inputs"]["method_patience"] == {"tooltip": tip}

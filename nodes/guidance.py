@@ -30,6 +30,12 @@ def _settings() -> tuple[Setting, list[Setting]]:
     return choice, others
 
 
+def _unread(setting: Setting) -> str:
+    """Which methods do without a shared setting, for its tooltip."""
+    names = [method.name for method in METHODS if setting.field in method.ignores]
+    return f"Not read by {', '.join(names)}." if names else ""
+
+
 class DreamerXLTSMGuidance(io.ComfyNode):
     """DREAMER_GUIDANCE: the method and where on the noise schedule it looks."""
 
@@ -54,7 +60,7 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                     ],
                     tooltip=f"preset: the preset's method. {about}",
                 ),
-                *preset_widgets(others),
+                *preset_widgets(others, _unread),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
             accept_all_inputs=True,  # an unknown choice, so that it is refused by its name

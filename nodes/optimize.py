@@ -16,7 +16,7 @@ from ..dreamer_core.optimize import PRESETS, OptimizationState, OptimizeConfig, 
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
-from ..dreamer_core.rendering import RENDERER_NAMES, resolve_backend
+from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 from ..dreamer_core.settings import Setting
 from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
@@ -200,7 +200,8 @@ class DreamerXLOptimize(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="auto: gsplat on CUDA, else numba. torch is the slow reference.",
+                    tooltip="auto: the first of the others that works here. "
+                    + " ".join(f"{renderer.name}: {renderer.purpose}." for renderer in RENDERERS),
                 ),
                 wired(DreamerRegularizers, "regularizers", "Smoothness and the size of the Gaussians."),
                 placed["depth_share"],

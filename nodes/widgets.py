@@ -7,7 +7,7 @@ so that whatever preset the optimiser runs with stays as it is. Any other value 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -97,10 +97,10 @@ def shown(value: Any) -> str:
     return f"{float(text):,.12f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def preset_widgets(settings: Iterable[Setting]) -> list[io.Input]:
-    """Optional widgets that leave the preset's value until they are touched."""
+def preset_widgets(settings: Iterable[Setting], note: Callable[[Setting], str] = lambda _: "") -> list[io.Input]:
+    """Optional widgets that leave the preset's value until they are touched; `note` adds to the tips."""
     return [
-        _preset_widget(s, end, f"the preset's ({preset_values(s.name, end if s.is_pair else None)})")
+        _preset_widget(s, end, f"the preset's ({preset_values(s.name, end if s.is_pair else None)})", note(s))
         for s in settings
         for end in range(len(ends(s)))
     ]
@@ -118,11 +118,12 @@ def variant_widgets(choice: Setting, variant: type[Settings]) -> list[io.Input]:
     return made
 
 
-def _preset_widget(setting: Setting, end: int, left: str) -> io.Input:
+def _preset_widget(setting: Setting, end: int, left: str, note: str = "") -> io.Input:
     """One widget; `left` says what an untouched one leaves."""
     nothing = untouched(setting)
     tip = setting.knob.second_tip if end else setting.knob.tip
-    return _widget(setting, ends(setting)[end], nothing, f"{tip} {shown(nothing)}: {left}.")
+    words = (tip, note, f"{shown(nothing)}: {left}.")
+    return _widget(setting, ends(setting)[end], nothing, " ".join(word for word in words if word))
 
 
 def plain_widgets(settings: Iterable[Setting]) -> list[io.Input]:
@@ -146,7 +147,8 @@ def _widget(setting: Setting, id: str, default: Any, tip: str) -> io.Input:
             common["extra_dict"] = {LOWEST: knob.low}
         return (io.Int if setting.number is int else io.Float).Input(id, **bounds, **common)
     if setting.kind is str:
-        return io.String.Input(id, default=default, **common)
+        lines: dict[str, Any] = {"multiline": True, "dynamic_prompts": True} if knob.multiline else {}
+        return io.String.Input(id, default=default, **lines, **common)
     if isinstance(default, bool):
         return io.Boolean.Input(id, default=default, **common)
     options = [ON, OFF] if setting.kind is bool else list(setting.options)

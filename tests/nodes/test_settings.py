@@ -285,3 +285,38 @@ def test_a_resolution_below_its_bounds_is_refused(built):
         match="Dreamer XL Optimize: resolution: expected a whole number from 64 to 2048, or 0 for the preset's, got 32",
     ):
         built("starter", "DreamerXLOptimize", {"resolution": 32})
+
+
+def tooltips(widgets, node):
+    return {widget.id: widget.tooltip for name, choice, _, widget in widgets if (name, choice) == (node, "")}
+
+
+def test_tooltips_name_the_methods_that_do_not_read_a_setting(widgets, ours):
+    tips, methods = tooltips(widgets, "DreamerXLTSMGuidance"), ours("dreamer_core.guidance").METHODS
+    assert "Not read by sds, csd, sdi, asd, sds_bridge." in tips["delta"]
+    assert "Not read by sdi." in tips["t_min"]
+    assert "Not read" not in tips["weight"]
+    for method in methods:
+        for name, tip in tips.items():
+            named = tip.partition("Not read by ")[2].partition(".")[0].split(", ")
+            assert (method.name in named) == (name in method.ignores), (method.name, name)
+
+
+def test_tooltips_show_every_presets_value_in_words(widgets):
+    optimize, cameras = tooltips(widgets, "DreamerXLOptimize"), tooltips(widgets, "DreamerXLCameras")
+    steps = "0: the preset's (official, paper, low_vram: 2,500; fast: 800; starter: 150)."
+    assert optimize["steps"].endswith(steps)
+    assert optimize["memory"].endswith("auto: the preset's (official, paper, fast, starter: auto; low_vram: low).")
+    lowest = "-91: the preset's (official, paper, fast, low_vram: -15; starter: -10)."
+    assert cameras["elevation_min"].endswith(lowest)
+    assert tooltips(widgets, "DreamerXLTSMGuidance")["weight"].endswith("-1: the preset's (0.1).")
+
+
+def test_tooltips_of_choices_say_what_is_declared(widgets, ours):
+    angles = tooltips(widgets, "DreamerXLCameras")["angles"]
+    assert "object: elevation -15 to 45 degrees, azimuth -180 to 180 degrees." in angles
+    head = "head: elevation 0 to 45 degrees, azimuth -80 to 80 degrees, concentration 1.5, azimuth_factor 1.5."
+    assert head in angles
+    renderer = tooltips(widgets, "DreamerXLOptimize")["renderer"]
+    for declared in ours("dreamer_core.rendering").RENDERERS:
+        assert f"{declared.name}: {declared.purpose}." in renderer

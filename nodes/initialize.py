@@ -134,7 +134,7 @@ def _shap_e_inputs() -> list[io.Input]:
             step=0.5,
             optional=True,
             advanced=True,
-            tooltip="How strongly Shap-E follows its prompt. 1 is off; good value: 15.",
+            tooltip="How strongly Shap-E follows its prompt. 1 is off. Good: 15.",
         ),
         io.Int.Input(
             "steps",
@@ -143,7 +143,7 @@ def _shap_e_inputs() -> list[io.Input]:
             max=1024,
             optional=True,
             advanced=True,
-            tooltip="Shap-E's diffusion steps, two evaluations each. Good values: 32 to 64.",
+            tooltip="Shap-E's diffusion steps, two evaluations each. Good: 32 to 64.",
         ),
     ]
 
@@ -157,7 +157,7 @@ def _options() -> list[io.DynamicCombo.Option]:
     )
     splat = io.Splat.Input("splat", tooltip="From TripoSplat, Get Splat, or any other node.")
     mesh = io.Mesh.Input("mesh", tooltip="From Hunyuan3D, Trellis or any other node that makes a mesh.")
-    fit = "Centre and scale it to this radius in world units. Good value: 0.8. 0 keeps "
+    fit = "Centre and scale it to this radius in world units. Good: 0.8. 0 keeps "
     keep = "Keep at most this many Gaussians, drawn at random. 0 keeps all."
     return [
         io.DynamicCombo.Option("sphere", _shape_inputs("Radius of the sphere")),

@@ -98,7 +98,7 @@ def test_one_text_for_several_options_says_what_holds_for_all_of_them(info):
     assert texts["DreamerXLTSMGuidance"]["inputs"]["method_gamma"]["tooltip"].endswith("low_vram: 0.3).")
     assert texts["DreamerXLGradientClip"]["inputs"]["mode_threshold"]["tooltip"].endswith("-1: the preset's (0.05).")
     options = info["DreamerXLTSMGuidance"]["input"]["required"]["method"][1]["options"]
-    tips = {o["key"]: o["inputs"]["optional"].get("cfg", ["", {}])[1].get("tooltip", "") for o in options}
+    tips = {o["key"]: o["inputs"].get("optional", {}).get("cfg", ["", {}])[1].get("tooltip", "") for o in options}
     assert tips["tsm"].endswith("-1: the preset's (7.5).")
     assert tips["sds"].endswith("-1: the method's own (100).")
 

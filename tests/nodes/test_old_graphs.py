@@ -54,6 +54,14 @@ ON_PURPOSE = [
     ("scale_noise", 0.112, 0.2**0.5 / 4, "", {"official", "paper", "fast", "low_vram"}),
     # An input that old graphs do not have.
     ("cameras.fov_pool_views", 0, 10, "", {"official", "paper", "fast", "low_vram"}),
+    # The released code keeps the rate of the higher harmonics constant; no node has a widget for it.
+    (
+        "learning_rates.shN",
+        [2.5e-4, 1.5e-4],
+        [2.5e-4, 2.5e-4],
+        "",
+        {"official", "paper", "fast", "low_vram", "starter"},
+    ),
     # The head's published configuration.
     ("cameras.elevation", [0.0, 30.0], [0.0, 45.0], "", {"official", "paper", "fast", "low_vram", "starter"}),
 ]

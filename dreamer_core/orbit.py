@@ -41,11 +41,11 @@ class OrbitConfig(Settings):
     fov: Annotated[
         Pair,
         Knob(
-            "Narrowest view in degrees over the height. 10 to 35.",
+            "Narrowest view in degrees over the height. Published: 18.3. Good: 10 to 35.",
             1.0,
             150.0,
             0.1,
-            second_tip="Widest view in degrees over the height. 20 to 45.",
+            second_tip="Widest view in degrees over the height. Published: 34.4. Good: 20 to 45.",
             unit="degrees",
         ),
     ] = (math.degrees(0.32), math.degrees(0.60))
@@ -53,11 +53,11 @@ class OrbitConfig(Settings):
     elevation: Annotated[
         Pair,
         Knob(
-            "Lowest camera in degrees; 0 is level.",
+            "Lowest camera in degrees; 0 is level. Published: -15; 0 for figures and heads.",
             -90.0,
             90.0,
             1.0,
-            second_tip="Highest camera in degrees; 90 is overhead.",
+            second_tip="Highest camera in degrees; 90 is overhead. Published: 45; 30 for figures.",
             unit="degrees",
         ),
     ] = (-15.0, 45.0)
@@ -65,23 +65,31 @@ class OrbitConfig(Settings):
     azimuth: Annotated[
         Pair,
         Knob(
-            "Lowest azimuth in degrees; 0 is the front, 90 is +X.",
+            "Lowest azimuth in degrees; 0 is the front, 90 is +X. Published: -180; -80 for a head.",
             -360.0,
             360.0,
             1.0,
             advanced=True,
             unit="degrees",
-            second_tip="Highest azimuth in degrees; -180 to 180 is all around.",
+            second_tip="Highest azimuth in degrees; -180 to 180 is all around. Published: 180; 80 for a head.",
         ),
     ] = (-180.0, 180.0)
     concentration: Annotated[
-        float, Knob("Above 1: more views from the middle of both angle ranges. 1 to 1.8.", 0.1, 5.0, 0.1, advanced=True)
+        float,
+        Knob(
+            "Exponent; above 1: more views from the middle of both angle ranges. Published: 1; 1.5 or 1.8 for figures "
+            "and heads. Good: 1 to 1.8.",
+            0.1,
+            5.0,
+            0.1,
+            advanced=True,
+        ),
     ] = 1.0
     """Exponent g of `mid + sign * U^g * half`."""
     progress_every: Annotated[
         int,
         Knob(
-            "Every so many steps the cameras come nearer and the view narrows. 0: never.",
+            "Every so many steps the cameras come nearer and the view narrows. Published: 500. 0: never.",
             0,
             1_000_000,
             1,
@@ -91,7 +99,7 @@ class OrbitConfig(Settings):
     radius_factor: Annotated[
         float,
         Knob(
-            "Factor on the radii whenever the cameras come nearer. 0.9 to 1; 1: no change.",
+            "Factor on the radii whenever the cameras come nearer. Published: 0.95. Good: 0.9 to 1. 1: no change.",
             0.1,
             2.0,
             0.01,
@@ -101,23 +109,29 @@ class OrbitConfig(Settings):
     final_radius: Annotated[
         Pair,
         Knob(
-            f"radius_min ends here, {_UNITS}.",
+            f"radius_min ends here, {_UNITS}. Published: 3.5.",
             0.1,
             100.0,
             0.1,
             advanced=True,
             was="cameras.radius_floor",
-            second_tip=f"radius_max ends here, {_UNITS}.",
+            second_tip=f"radius_max ends here, {_UNITS}. Published: 5.",
         ),
     ] = (3.5, 5.0)
     fov_factor: Annotated[
         float,
-        Knob("Factor on fov_min whenever the view narrows. 0.7 to 1; 1: no change.", 0.1, 1.0, 0.01, advanced=True),
+        Knob(
+            "Factor on fov_min whenever the view narrows. Published: 0.75. Good: 0.7 to 1. 1: no change.",
+            0.1,
+            1.0,
+            0.01,
+            advanced=True,
+        ),
     ] = 0.75
     final_fov_min: Annotated[
         float,
         Knob(
-            "fov_min ends here, in degrees. 5 to 20.",
+            "fov_min ends here, in degrees. Published: 9.2. Good: 5 to 20.",
             1.0,
             150.0,
             0.1,
@@ -127,18 +141,36 @@ class OrbitConfig(Settings):
         ),
     ] = math.degrees(0.16)
     center_jitter: Annotated[
-        float, Knob("Largest shift of a camera, in world units. 0 to 0.1.", 0.0, 1.0, 0.005, advanced=True)
+        float,
+        Knob(
+            "Largest shift of a camera, in world units. Published: 0.025. Good: 0 to 0.1.",
+            0.0,
+            1.0,
+            0.005,
+            advanced=True,
+        ),
     ] = 0.025
     target_jitter: Annotated[
-        float, Knob("Spread of the point looked at, in world units. 0 to 0.1.", 0.0, 1.0, 0.005, advanced=True)
+        float,
+        Knob(
+            "Spread of the point looked at, in world units. Published: 0.05. Good: 0 to 0.1.",
+            0.0,
+            1.0,
+            0.005,
+            advanced=True,
+        ),
     ] = 0.05
     up_jitter: Annotated[
-        float, Knob("Spread of the up direction (unitless). 0 to 0.05.", 0.0, 1.0, 0.005, advanced=True)
+        float,
+        Knob(
+            "Spread of the up direction (unitless). Published: 0.01. Good: 0 to 0.05.", 0.0, 1.0, 0.001, advanced=True
+        ),
     ] = 0.01
     azimuth_factor: Annotated[
         float,
         Knob(
-            "Factor on the azimuths whenever the cameras come nearer: more and more is seen. 1 to 2; 1: no change.",
+            "Factor on the azimuths whenever the cameras come nearer: more and more is seen. Published: 1.5 for a "
+            "head. Good: 1 to 2. 1: no change.",
             1.0,
             10.0,
             0.1,
@@ -159,7 +191,7 @@ class OrbitConfig(Settings):
     fov_pool_views: Annotated[
         int,
         Knob(
-            "Number of successive views that share one field of view. 0: every view has its own. Published: 10.",
+            "Number of successive views that share one field of view. Published: 10. 0: every view has its own.",
             0,
             1_000_000,
             1,
@@ -170,14 +202,14 @@ class OrbitConfig(Settings):
     final_azimuth: Annotated[
         Pair,
         Knob(
-            "azimuth_min ends here, in degrees.",
+            "azimuth_min ends here, in degrees. Published: -180.",
             -360.0,
             360.0,
             1.0,
             advanced=True,
             unit="degrees",
             was="cameras.azimuth_limit",
-            second_tip="azimuth_max ends here, in degrees.",
+            second_tip="azimuth_max ends here, in degrees. Published: 180.",
         ),
     ] = (-180.0, 180.0)
 

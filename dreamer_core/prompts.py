@@ -33,12 +33,13 @@ class PromptConfig(Settings):
         str,
         Knob(
             "One object in plain words, without a place or a camera: 'a red mug'. Weights such as (red:1.2) and "
-            "embeddings work."
+            "embeddings work.",
+            multiline=True,
         ),
     ] = "a red mug"
     negative: Annotated[
         str,
-        Knob("What to avoid, e.g. 'blurry, low quality'.", flag=True),
+        Knob("What to avoid, e.g. 'blurry, low quality'.", flag=True, multiline=True),
     ] = ""
     """The unconditional side of classifier-free guidance."""
     front: Annotated[
@@ -57,7 +58,7 @@ class PromptConfig(Settings):
     overhead_from: Annotated[
         float,
         Knob(
-            "Elevation in degrees where the overhead prompt begins to blend in. Good values: 30 to 60.",
+            "Elevation in degrees where the overhead prompt begins to blend in. Good: 30 to 60.",
             -90.0,
             90.0,
             1.0,
@@ -67,7 +68,7 @@ class PromptConfig(Settings):
     overhead_to: Annotated[
         float,
         Knob(
-            "Elevation in degrees from which only the overhead prompt counts. Good values: 60 to 90.",
+            "Elevation in degrees from which only the overhead prompt counts. Good: 60 to 90.",
             -90.0,
             90.0,
             1.0,
@@ -87,7 +88,7 @@ class PromptConfig(Settings):
     perp_neg_weight: Annotated[
         float,
         Knob(
-            "How strongly other sides are avoided. Published: -2. -4 to -0.5.",
+            "How strongly other sides are avoided. Published: -2. Good: -4 to -0.5.",
             -20.0,
             0.0,
             0.1,
@@ -98,7 +99,7 @@ class PromptConfig(Settings):
     perp_neg_front_decay: Annotated[
         float,
         Knob(
-            "How fast the front stops being avoided as it comes into view (unitless). Published: 2. 1 to 5.",
+            "How fast the front stops being avoided as it comes into view (unitless). Published: 2. Good: 1 to 5.",
             0.0,
             100.0,
             0.1,
@@ -110,7 +111,7 @@ class PromptConfig(Settings):
     perp_neg_side_decay: Annotated[
         float,
         Knob(
-            "How fast the sides stop being avoided as they come into view (unitless). Published: 10. 5 to 20.",
+            "How fast the sides stop being avoided as they come into view (unitless). Published: 10. Good: 5 to 20.",
             0.0,
             100.0,
             0.1,

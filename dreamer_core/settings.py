@@ -46,6 +46,8 @@ class Knob:
     """The widget's value that leaves the preset's; None: a number below the bounds, or the word "preset"."""
     secret: bool = False
     """Not offered by widgets."""
+    multiline: bool = False
+    """Of a text: whether it may take several lines."""
     unit: str = ""
     """Of a number, for errors."""
     was: str = ""

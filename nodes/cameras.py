@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..dreamer_core.orbit import CAMERA_PRESETS, SET_BY_ANGLES
-from ..dreamer_core.settings import Setting
+from ..dreamer_core.orbit import CAMERA_PRESETS, SET_BY_ANGLES, OrbitConfig
+from ..dreamer_core.settings import Setting, own_settings
 from .sockets import CATEGORY, DreamerCameras, errors_named
-from .widgets import ANGLES, LEFT_ALONE, UNTOUCHED, ordered, overrides, preset_widgets, refusal, settings_of, usable
+from .widgets import ANGLES, LEFT_ALONE, ordered, overrides, preset_widgets, refusal, settings_of, shown, usable
 
 CUSTOM = "custom"
 BEFORE_ANGLES = (
@@ -25,11 +26,16 @@ def _settings() -> list[Setting]:
     return ordered([*settings_of("cameras"), *settings_of("background")], BEFORE_ANGLES)
 
 
-def _described(angles: dict[str, Any]) -> str:
-    """A camera preset in words."""
-    (low, high), (left, right) = angles["elevation"], angles["azimuth"]
-    growing = f", times {angles['azimuth_factor']:g} whenever cameras progress" if angles["azimuth_factor"] > 1 else ""
-    return f"elevation {low:g} to {high:g}, azimuth {left:g} to {right:g}{growing}"
+def _described(angles: Mapping[str, Any]) -> str:
+    """What a camera preset says beyond the defaults, in words."""
+    words = []
+    for setting in own_settings(OrbitConfig):
+        value = angles.get(setting.field)
+        if setting.is_pair and value is not None:
+            words.append(f"{setting.field} {shown(value[0])} to {shown(value[1])} {setting.knob.unit}".rstrip())
+        elif value is not None and value != setting.default:
+            words.append(f"{setting.field} {shown(value)}")
+    return ", ".join(words)
 
 
 class DreamerXLCameras(io.ComfyNode):
@@ -43,8 +49,8 @@ class DreamerXLCameras(io.ComfyNode):
             options=[CUSTOM, *CAMERA_PRESETS],
             default=CUSTOM,
             optional=True,
-            tooltip=f"{CUSTOM}: as set here, or the preset's. The others replace {', '.join(SET_BY_ANGLES)} (degrees). "
-            + " ".join(f"{name}: {_described(values)}." for name, values in CAMERA_PRESETS.items()),
+            tooltip=f"custom: as set here, or the preset's. The others replace {', '.join(SET_BY_ANGLES)}. "
+            + " ".join(f"{name}: {_described(given)}." for name, given in CAMERA_PRESETS.items()),
         )
         return io.Schema(
             node_id="DreamerXLCameras",
@@ -63,20 +69,14 @@ class DreamerXLCameras(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        radius_min: float | None = UNTOUCHED,
-        radius_max: float | None = UNTOUCHED,
-        fov_min: float | None = UNTOUCHED,
-        fov_max: float | None = UNTOUCHED,
-        elevation_min: float | None = UNTOUCHED,
-        elevation_max: float | None = UNTOUCHED,
-        azimuth_min: float | None = UNTOUCHED,
-        azimuth_max: float | None = UNTOUCHED,
-        final_radius_min: float | None = UNTOUCHED,
-        final_radius_max: float | None = UNTOUCHED,
-        final_azimuth_min: float | None = UNTOUCHED,
-        final_azimuth_max: float | None = UNTOUCHED,
-        white: float | None = UNTOUCHED,
-        black: float | None = UNTOUCHED,
+        radius_min: float | None = -1.0,
+        radius_max: float | None = -1.0,
+        fov_min: float | None = -1.0,
+        fov_max: float | None = -1.0,
+        elevation_min: float | None = -91.0,
+        elevation_max: float | None = -91.0,
+        white: float | None = -1.0,
+        black: float | None = -1.0,
     ) -> bool | str:
         return refusal(_settings(), {name: value for name, value in locals().items() if name != "cls"})
 

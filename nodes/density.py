@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, DreamerDensity, errors_named
-from .widgets import LEFT_ALONE, OFF, ON, PRESET, mislinked, one_of, overrides, preset_widgets, settings_of, usable
+from .sockets import CATEGORY, DreamerDensity, errors_named, wrong_link
+from .widgets import LEFT_ALONE, OFF, ON, PRESET, one_of, overrides, preset_widgets, settings_of, usable
 
 
 class DreamerXLDensityControl(io.ComfyNode):
@@ -26,10 +26,12 @@ class DreamerXLDensityControl(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, input_types: dict[str, str], enabled: str | bool | None = PRESET) -> bool | str:
-        # Graphs of earlier versions hold true or false, or link to them.
-        wrong = mislinked(settings_of("density"), input_types, {"enabled": "BOOLEAN"})
-        return wrong or one_of("enabled", enabled, (PRESET, ON, OFF, True, False)) or True
+    def validate_inputs(
+        cls, enabled: str | bool | None = PRESET, input_types: dict[str, str] | None = None
+    ) -> bool | str:
+        # `enabled` was BOOLEAN in earlier versions: graphs hold true or false, or a link that brings one of them.
+        wrong = wrong_link(cls, input_types or {}, {"enabled": io.Boolean.io_type})
+        return wrong or ("" if isinstance(enabled, bool) else one_of("enabled", enabled, (PRESET, ON, OFF))) or True
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:

@@ -8,12 +8,10 @@ from comfy_api.latest import io
 
 from ..dreamer_core.guidance import METHODS
 from ..dreamer_core.settings import Setting
-from .sockets import CATEGORY, DreamerClip, DreamerGuidance, chosen, errors_named
+from .sockets import CATEGORY, DreamerClip, DreamerGuidance, chosen, errors_named, wrong_choice
 from .widgets import (
     LEFT_ALONE,
     PRESET,
-    UNTOUCHED,
-    mislinked,
     overrides,
     preset_widgets,
     refusal,
@@ -32,12 +30,10 @@ def _settings() -> tuple[Setting, list[Setting]]:
     return choice, others
 
 
-def _with_readers(input: io.Input) -> io.Input:
-    """The input, whose tooltip says which methods read it where not all do."""
-    readers = [method.name for method in METHODS if input.id not in method.ignores]
-    if len(readers) < len(METHODS):
-        input.tooltip = f"{input.tooltip} Read by {', '.join(readers)}."
-    return input
+def _unread(setting: Setting) -> str:
+    """Which methods do without a shared setting, for its tooltip."""
+    names = [method.name for method in METHODS if setting.field in method.ignores]
+    return f"Not read by {', '.join(names)}." if names else ""
 
 
 class DreamerXLTSMGuidance(io.ComfyNode):
@@ -64,29 +60,26 @@ class DreamerXLTSMGuidance(io.ComfyNode):
                     ],
                     tooltip=f"preset: the preset's method. {about}",
                 ),
-                *(_with_readers(input) for input in preset_widgets(others)),
+                *preset_widgets(others, _unread),
             ],
             outputs=[DreamerGuidance.Output(display_name="guidance", tooltip="For Dreamer XL Optimize.")],
+            accept_all_inputs=True,  # an unknown choice, so that it is refused by its name
         )
 
     @classmethod
     def validate_inputs(
         cls,
-        t_min: float | None = UNTOUCHED,
-        t_max: float | None = UNTOUCHED,
-        delta: float | None = UNTOUCHED,
-        delta_widening: float | None = UNTOUCHED,
-        method: dict | None = None,
+        method: dict | str | None = PRESET,
+        t_min: int | None = -1,
+        t_max: int | None = -1,
     ) -> bool | str:
-        if method is None:
-            return f"method: expected one of {', '.join(METHOD_NAMES)}, got an unknown choice"
-        together = {"t_min": t_min, "t_max": t_max, "delta": delta, "delta_widening": delta_widening}
-        return refusal(settings_of("guidance"), together)
+        wrong = "" if method == PRESET else wrong_choice(method, "method", METHOD_NAMES)
+        return wrong or refusal(_settings()[1], {"t_min": t_min, "t_max": t_max})
 
     @classmethod
     def execute(cls, method: dict | None = None, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Guidance"):
-            inner = chosen(method, "method", METHOD_NAMES)
+            inner = chosen({"method": PRESET} if method is None else method, "method", METHOD_NAMES)
             given = overrides(_settings()[1], values)
             for variant in METHODS:
                 if variant.name == inner["method"]:
@@ -123,22 +116,19 @@ class DreamerXLGradientClip(io.ComfyNode):
                 *preset_widgets(settings.values()),
             ],
             outputs=[DreamerClip.Output(display_name="clip", tooltip="For Dreamer XL Optimize.")],
+            accept_all_inputs=True,  # an unknown choice, so that it is refused by its name
         )
 
     @classmethod
-    def validate_inputs(cls, input_types: dict[str, str], mode: dict | None = None) -> bool | str:
-        # ComfyUI asks for nothing where the choice is unknown and nothing else is given, unless for `input_types`.
-        if mode is None:
-            names = (PRESET, *cls._mode().options)
-            return f"mode: expected one of {', '.join(names)}, got an unknown choice"
-        return mislinked(settings_of("clip"), input_types, {}) or True
+    def validate_inputs(cls, mode: dict | str | None = PRESET) -> bool | str:
+        return (mode != PRESET and wrong_choice(mode, "mode", cls._modes())) or True
 
     @classmethod
-    def _mode(cls) -> Setting:
-        return next(s for s in settings_of("clip") if s.field == "mode")
+    def _modes(cls) -> tuple[str, ...]:
+        return (PRESET, *next(s for s in settings_of("clip") if s.field == "mode").options)
 
     @classmethod
     def execute(cls, mode: dict | None = None, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Gradient Clip"):
-            inner = chosen(mode, "mode", (PRESET, *cls._mode().options))
+            inner = chosen({"mode": PRESET} if mode is None else mode, "mode", cls._modes())
             return io.NodeOutput(usable(overrides(settings_of("clip"), {**inner, **values})))

@@ -32,7 +32,7 @@ from ..dreamer_core.teachers.safetensors_header import content_key
 from .host.mesh import one_from_mesh
 from .host.splat import one_from_splat, to_splat
 from .shap_e import NONE_FOUND, make_shape, shap_e_folders
-from .sockets import CATEGORY, chosen, errors_named
+from .sockets import CATEGORY, chosen, errors_named, wrong_choice
 
 SOURCES = (*SHAPES, "file", "splat", "mesh", "shap-e")
 COUNT = 40_000
@@ -134,7 +134,7 @@ def _shap_e_inputs() -> list[io.Input]:
             step=0.5,
             optional=True,
             advanced=True,
-            tooltip="How strongly Shap-E follows its prompt. 1 is off; good value: 15.",
+            tooltip="How strongly Shap-E follows its prompt. 1 is off. Good: 15.",
         ),
         io.Int.Input(
             "steps",
@@ -143,7 +143,7 @@ def _shap_e_inputs() -> list[io.Input]:
             max=1024,
             optional=True,
             advanced=True,
-            tooltip="Shap-E's diffusion steps, two evaluations each. Good values: 32 to 64.",
+            tooltip="Shap-E's diffusion steps, two evaluations each. Good: 32 to 64.",
         ),
     ]
 
@@ -157,7 +157,7 @@ def _options() -> list[io.DynamicCombo.Option]:
     )
     splat = io.Splat.Input("splat", tooltip="From TripoSplat, Get Splat, or any other node.")
     mesh = io.Mesh.Input("mesh", tooltip="From Hunyuan3D, Trellis or any other node that makes a mesh.")
-    fit = "Centre and scale it to this radius in world units. Good value: 0.8. 0 keeps "
+    fit = "Centre and scale it to this radius in world units. Good: 0.8. 0 keeps "
     keep = "Keep at most this many Gaussians, drawn at random. 0 keeps all."
     return [
         io.DynamicCombo.Option("sphere", _shape_inputs("Radius of the sphere")),
@@ -245,13 +245,12 @@ class DreamerXLInitialize(io.ComfyNode):
                 ),
             ],
             outputs=[io.Splat.Output(display_name="splat", tooltip="For Dreamer XL Optimize.")],
+            accept_all_inputs=True,  # an unknown choice, so that it is refused by its name
         )
 
     @classmethod
-    def validate_inputs(cls, seed: int | None = 0, source: dict | None = None) -> bool | str:
-        if source is None:
-            return f"source: expected one of {', '.join(SOURCES)}, got an unknown choice"
-        return True if seed is None or seed >= 0 else f"seed: expected 0 or more, got {seed}"
+    def validate_inputs(cls, source: dict | str | None = None) -> bool | str:
+        return wrong_choice(source, "source", SOURCES) or True
 
     @classmethod
     def fingerprint_inputs(cls, source: dict | None = None, **_: object) -> str:
@@ -269,8 +268,11 @@ class DreamerXLInitialize(io.ComfyNode):
         up: str = "auto",
         yaw: float = 0.0,
         point_opacity: float = 0.1,
+        **_: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Initialize"):
+            if seed < 0:  # a linked one
+                raise InputError("seed", "a whole number from 0", seed)
             inner = chosen(source, "source", SOURCES)
             kind = inner["source"]
             if kind in SHAPES:

@@ -39,7 +39,7 @@ from .sockets import (
     errors_named,
     validated,
 )
-from .widgets import PRESET, Overrides, applied, one_of, overrides, preset_widgets, settings_of
+from .widgets import PRESET, Overrides, on_preset, one_of, overrides, preset_widgets, settings_of
 
 NAME = "Dreamer XL Optimize"
 CHANGING = "not resumable: something in the model changes while it runs"
@@ -62,14 +62,8 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
     """The preset with what was touched, and that alone. Errors: InputError."""
     if preset not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", preset)
-    try:
-        # Fewer or more steps keep the preset's schedule, so that a run can be extended.
-        return applied(PRESETS[preset].config, *given)
-    except InputError as error:
-        group = error.field.rpartition(".")[0]
-        names = [name for one in given for name in one or () if name.rpartition(".")[0] == group]
-        on = f"set on preset {preset}: {', '.join(names)}" if names else f"preset {preset}"
-        raise InputError(error.field, error.expected, error.got, "; ".join(filter(None, (error.remedy, on)))) from error
+    # Fewer or more steps keep the preset's schedule, so that a run can be extended.
+    return on_preset(preset, *given)
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
@@ -219,7 +213,7 @@ class DreamerXLOptimize(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="auto: the first of these that works here. "
+                    tooltip="auto: the first of the others that works here. "
                     + " ".join(f"{renderer.name}: {renderer.purpose}." for renderer in RENDERERS),
                 ),
                 wired(DreamerRegularizers, "regularizers", "Smoothness and the size of the Gaussians."),
@@ -267,7 +261,7 @@ class DreamerXLOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
-            own = {**overrides(top_level().values(), values), "seed": seed}
+            own = overrides(top_level().values(), values) | {"seed": seed}  # which has no untouched value
             own |= overrides([clean_up()], {"enabled": cleanup})
             config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")

@@ -8,19 +8,18 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
-from ..dreamer_core.settings import Setting, own_settings
+from ..dreamer_core.settings import own_settings
 from .host.conditioning import HostTextEncoder, from_comfy
 from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named, validated
 from .widgets import plain_values, plain_widgets
 
-
-def _blending() -> list[Setting]:
-    """The settings of a prompt that hold no words."""
-    return [setting for setting in own_settings(PromptConfig) if setting.kind is not str]
+SETTINGS = own_settings(PromptConfig)
+BLENDING = tuple(setting for setting in SETTINGS if setting.kind is not str)
+"""Settings of prompts that hold no words."""
 
 
 def _blended(values: Mapping[str, Any]) -> PromptConfig:
-    return PromptConfig(**plain_values(_blending(), values))
+    return PromptConfig(**plain_values(BLENDING, values))
 
 
 class DreamerXLPrompt(io.ComfyNode):
@@ -28,11 +27,8 @@ class DreamerXLPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = plain_widgets(own_settings(PromptConfig))
-        for text in inputs:
-            if isinstance(text, io.String.Input) and not text.advanced:
-                text.multiline = text.dynamic_prompts = True
-        inputs[0].optional = False
+        inputs = plain_widgets(SETTINGS)
+        next(i for i in inputs if i.id == "prompt").optional = False
         return io.Schema(
             node_id="DreamerXLPrompt",
             display_name="Dreamer XL Prompt",
@@ -55,12 +51,12 @@ class DreamerXLPrompt(io.ComfyNode):
     ) -> bool | str:
         above = {"overhead_from": overhead_from, "overhead_to": overhead_to}
         words: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
-        return validated(cls, above, lambda: PromptConfig(**words, **plain_values(_blending(), above)))
+        return validated(cls, above, lambda: PromptConfig(**words, **plain_values(BLENDING, above)))
 
     @classmethod
     def execute(cls, clip: object, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt"):
-            config = PromptConfig(**plain_values(own_settings(PromptConfig), values))
+            config = PromptConfig(**plain_values(SETTINGS, values))
             return io.NodeOutput(PromptBundle(encode_prompts(HostTextEncoder(clip), config)))
 
 
@@ -85,7 +81,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 view("back", "Seen from behind (azimuth 180 degrees). Not wired: as side."),
                 view("overhead", "Seen from above. Not wired: nothing special happens above."),
                 view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
-                *plain_widgets(_blending()),
+                *plain_widgets(BLENDING),
                 view("artefact", "For the method sds_bridge: the prompt with words for artefacts added to it."),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],

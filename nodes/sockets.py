@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.validation import validate_node_input
 
 from ..dreamer_core.errors import DivergenceError, InputError
 from ..dreamer_core.prompts import ViewPrompts
 
 CATEGORY = "3d/dreamer xl"
+CHOOSE = "choose one of these"
 
 DreamerPrompt = io.Custom("DREAMER_PROMPT")
 DreamerCameras = io.Custom("DREAMER_CAMERAS")
@@ -42,12 +44,37 @@ def errors_named(node: str) -> Iterator[None]:
         raise RuntimeError(f"{node}: {error}") from error
 
 
-def chosen(group: Mapping[str, Any] | None, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values of a DynamicCombo; an unknown choice reaches a node as nothing at all."""
-    if not group or group.get(name) not in keys:
-        got = "an unknown choice" if not group else repr(group.get(name))
-        raise InputError(name, f"one of {', '.join(keys)}", got)
-    return dict(group)
+def chosen(group: Mapping[str, Any] | str | None, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The values of a DynamicCombo. Errors: InputError for a choice that is none of `keys`.
+
+    ComfyUI drops an unknown choice, so a node without one would run; where the schema accepts all inputs it arrives as
+    the word that was sent. A link arrives as None before it runs.
+    """
+    if isinstance(group, Mapping) and group.get(name) in keys:
+        return dict(group)
+    got = group.get(name) if isinstance(group, Mapping) else group
+    raise InputError(name, f"one of {', '.join(keys)}", "nothing, or a link" if got is None else repr(got), CHOOSE)
+
+
+def wrong_choice(group: Mapping[str, Any] | str | None, name: str, keys: tuple[str, ...]) -> str:
+    """What is wrong with a DynamicCombo's choice, for `validate_inputs`; empty where nothing is."""
+    try:
+        chosen(group, name, keys)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def wrong_link(node: type[io.ComfyNode], received: Mapping[str, str], also: Mapping[str, str]) -> str:
+    """What is wrong with the types of a node's links, which ComfyUI leaves to a `validate_inputs` with `input_types`.
+
+    `also` names further types that an input takes. Empty where nothing is wrong.
+    """
+    wanted = {i.id: i.get_io_type() for i in node.define_schema().inputs}
+    for name, kind in received.items():
+        if kind != also.get(name) and not validate_node_input(kind, wanted[name]):
+            return str(InputError(name, f"a link of type {wanted[name]}", kind, "link another output"))
+    return ""
 
 
 def validated(node: type[io.ComfyNode], values: Mapping[str, Any], build: Callable[[], object]) -> bool | str:
@@ -61,7 +88,7 @@ def validated(node: type[io.ComfyNode], values: Mapping[str, Any], build: Callab
         if value is None or low is None or high is None:
             continue
         if not low <= value <= high:
-            return f"{name}: expected a number in [{low}, {high}], got {value}"
+            return f"{name}: expected a number from {low} to {high}, got {value}"
     if any(value is None for value in values.values()):
         return True
     try:

@@ -13,7 +13,7 @@ from ..dreamer_core.cameras import Cameras, orbit_cameras, turntable
 from ..dreamer_core.media import render_outputs
 from .host.images import cancellable, depth_image, parse_color
 from .host.splat import from_splat
-from .sockets import CATEGORY, chosen, errors_named, validated
+from .sockets import CATEGORY, chosen, errors_named, validated, wrong_choice
 
 PATHS = ("turntable", "view")
 
@@ -110,14 +110,15 @@ class DreamerXLRender(io.ComfyNode):
                 io.Mask.Output(display_name="mask", tooltip="Coverage: 1 where the object is solid."),
                 io.Image.Output(display_name="depth", tooltip="Near is white, far is grey, nothing is black."),
             ],
+            accept_all_inputs=True,  # an unknown choice, so that it is refused by its name
         )
 
     @classmethod
     def validate_inputs(
-        cls, resolution: int | None = 512, background: str | None = "#ffffff", path: dict | None = None
+        cls, resolution: int | None = 512, background: str | None = "#ffffff", path: dict | str | None = None
     ) -> bool | str:
-        if path is None:
-            return f"path: expected one of {', '.join(PATHS)}, got an unknown choice"
+        if wrong := wrong_choice(path, "path", PATHS):
+            return wrong
         values = {"resolution": resolution, "background": background}
         return validated(cls, values, lambda: parse_color(background or ""))
 
@@ -131,6 +132,7 @@ class DreamerXLRender(io.ComfyNode):
         radius: float = 3.5,
         fov: float = 31.5,
         background: str = "#ffffff",
+        **_: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Render"):
             cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov)

@@ -1,18 +1,18 @@
 """Declared settings as widgets, and what people touched of them.
 
-A widget that nobody touched holds a value that no setting can have (a number below its bounds, or the word "preset"),
-so that whatever preset the optimiser runs with stays as it is.
+A widget that nobody touched holds one value that no setting can have (a number below its bounds, or the word "preset"),
+so that whatever preset the optimiser runs with stays as it is. Any other value is a setting's, or is refused.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.validation import validate_node_input
 
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
@@ -20,17 +20,16 @@ from ..dreamer_core.optimize.presets import configured
 from ..dreamer_core.orbit import SET_BY_ANGLES
 from ..dreamer_core.setting_values import changed, values
 from ..dreamer_core.settings import Setting, Settings, declared_settings, own_settings
+from .sockets import CHOOSE
 
 PRESET = "preset"
 ON, OFF = "on", "off"
-LEFT_ALONE = "Values that you do not change stay the preset's."
+LEFT_ALONE = "What stays at preset, or at a number below its range (-1 in most places), is left to the preset."
 """What the description of a settings node ends with."""
 ANGLES = "angles"
 """Among overrides: the name of a camera preset, which is no setting."""
 LOWEST = "lowest"
 """In /object_info: the lowest value that means something, where an untouched widget lies below it."""
-UNTOUCHED = -math.inf
-"""Stands for an input that a graph does not give."""
 Overrides = Mapping[str, Any]
 """Values by the dotted names of their settings: what a settings node hands to the optimiser."""
 
@@ -62,15 +61,8 @@ def untouched(setting: Setting) -> Any:
 
 
 def is_touched(setting: Setting, value: Any) -> bool:
-    """Whether a widget's value means anything. Whatever lies from the untouched value to 0 and the bounds does not, so
-    that arrows can leave it; what else lies outside of the bounds is refused later.
-    """
-    nothing = untouched(setting)
-    if value is None or value in (nothing, UNTOUCHED):
-        return False
-    if setting.number is None or setting.knob.low is None:
-        return True
-    return value < nothing or value >= min(setting.knob.low, 0)
+    """Whether a widget's value means anything."""
+    return value is not None and value != untouched(setting)
 
 
 @cache
@@ -81,13 +73,14 @@ def _by_preset(choice: str = "", variant: str = "") -> dict[str, dict[str, Any]]
 
 
 def preset_values(name: str, end: int | None = None, choice: str = "", variant: str = "") -> str:
-    """What the presets say of a setting, for its tooltip: what most say, then the others by name."""
+    """What the presets say of a setting, for its tooltip; by their names where they differ."""
     found: dict[str, list[str]] = {}
     for preset, made in _by_preset(choice, variant).items():
         value = made[name]
         found.setdefault(shown(value if end is None else value[end]), []).append(preset)
-    most, *others = sorted(found, key=lambda value: -len(found[value]))
-    return "; ".join([most, *(f"{', '.join(found[value])} {value}" for value in others)])
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{', '.join(presets)}: {value}" for value, presets in found.items())
 
 
 def shown(value: Any) -> str:
@@ -104,10 +97,10 @@ def shown(value: Any) -> str:
     return f"{float(text):,.12f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def preset_widgets(settings: Iterable[Setting]) -> list[io.Input]:
-    """Optional widgets that leave the preset's value until they are touched."""
+def preset_widgets(settings: Iterable[Setting], note: Callable[[Setting], str] = lambda _: "") -> list[io.Input]:
+    """Optional widgets that leave the preset's value until they are touched; `note` adds to the tips."""
     return [
-        _preset_widget(s, end, f"the preset's ({preset_values(s.name, end if s.is_pair else None)})")
+        _preset_widget(s, end, f"the preset's ({preset_values(s.name, end if s.is_pair else None)})", note(s))
         for s in settings
         for end in range(len(ends(s)))
     ]
@@ -125,16 +118,12 @@ def variant_widgets(choice: Setting, variant: type[Settings]) -> list[io.Input]:
     return made
 
 
-def _preset_widget(setting: Setting, end: int, left: str) -> io.Input:
+def _preset_widget(setting: Setting, end: int, left: str, note: str = "") -> io.Input:
     """One widget; `left` says what an untouched one leaves."""
     nothing = untouched(setting)
-    how = (
-        nothing
-        if isinstance(nothing, str) or nothing == 0
-        else f"Below {shown(min(float(setting.knob.low or 0), 0.0))}"
-    )
     tip = setting.knob.second_tip if end else setting.knob.tip
-    return _widget(setting, ends(setting)[end], nothing, f"{tip} {how}: {left}.")
+    words = (tip, note, f"{shown(nothing)}: {left}.")
+    return _widget(setting, ends(setting)[end], nothing, " ".join(word for word in words if word))
 
 
 def plain_widgets(settings: Iterable[Setting]) -> list[io.Input]:
@@ -158,7 +147,8 @@ def _widget(setting: Setting, id: str, default: Any, tip: str) -> io.Input:
             common["extra_dict"] = {LOWEST: knob.low}
         return (io.Int if setting.number is int else io.Float).Input(id, **bounds, **common)
     if setting.kind is str:
-        return io.String.Input(id, default=default, **common)
+        lines: dict[str, Any] = {"multiline": True, "dynamic_prompts": True} if knob.multiline else {}
+        return io.String.Input(id, default=default, **lines, **common)
     if isinstance(default, bool):
         return io.Boolean.Input(id, default=default, **common)
     options = [ON, OFF] if setting.kind is bool else list(setting.options)
@@ -166,21 +156,31 @@ def _widget(setting: Setting, id: str, default: Any, tip: str) -> io.Input:
 
 
 def overrides(settings: Iterable[Setting], given: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values that people touched, by dotted names. Unknown inputs are left alone."""
+    """The values that people touched, by dotted names. Unknown inputs are left alone. Errors: InputError for a number
+    out of bounds, under the name of its input.
+    """
     found: dict[str, Any] = {}
     for setting in settings:
         group = f"{path}." if path else setting.name.removesuffix(setting.field)
         for id in ends(setting):
             if id in given and is_touched(setting, given[id]):
-                found[f"{group}{id}"] = _meant(setting, given[id])
+                found[f"{group}{id}"] = _meant(setting, id, given[id])
     return found
 
 
-def _meant(setting: Setting, value: Any) -> Any:
-    """A widget's value as the setting's; graphs of earlier versions hold true and false."""
+def _meant(setting: Setting, id: str, value: Any) -> Any:
+    """A widget's value as the setting's; graphs of earlier versions hold true and false, links bring what they like."""
     if setting.kind is bool and not isinstance(value, bool):
         return {ON: True, OFF: False}.get(value, value)
-    return setting.number(value) if setting.number is not None else value
+    if setting.number is None:
+        return value
+    low, high = setting.knob.low, setting.knob.high
+    assert low is not None
+    assert high is not None
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        expected = replace(setting, kind=setting.number).expected()
+        raise InputError(id, f"{expected}, or {shown(untouched(setting))} for the preset's", value)
+    return setting.number(value)
 
 
 def applied(config: OptimizeConfig, *given: Overrides | None) -> OptimizeConfig:
@@ -193,8 +193,16 @@ def applied(config: OptimizeConfig, *given: Overrides | None) -> OptimizeConfig:
     return configured(config, touched, angles)
 
 
+def on_preset(name: str, *given: Overrides | None) -> OptimizeConfig:
+    """The preset with what was touched, and that alone. Errors: InputError with the values concerned and the preset."""
+    try:
+        return applied(PRESETS[name].config, *given)
+    except InputError as error:
+        raise _explained(error, given, f"the rest is the preset {name}'s") from error
+
+
 def usable(given: Overrides) -> Overrides:
-    """`given`, unless no preset can take it. Errors: InputError."""
+    """`given`, unless no preset can take it. Errors: InputError with the values concerned."""
     refused: list[InputError] = []
     for preset in PRESETS.values():
         try:
@@ -202,34 +210,31 @@ def usable(given: Overrides) -> Overrides:
         except InputError as error:
             refused.append(error)
     if len(refused) == len(PRESETS):
-        raise refused[0]
+        raise _explained(refused[0], [given], f"on the preset {next(iter(PRESETS))}, and on all others")
     return given
+
+
+def _explained(error: InputError, given: Iterable[Overrides | None], where: str) -> InputError:
+    """The error with what to change, the touched values that it speaks of, and where they were applied."""
+    if error.remedy:
+        return error
+    named = set(re.findall(r"\w+", f"{error.field} {error.expected}"))
+    pairs = {id: s.field for s in declared_settings(OptimizeConfig) if s.is_pair for id in ends(s)}
+    touched = {name.rpartition(".")[2]: value for one in given if one is not None for name, value in one.items()}
+    words = [f"{id} ({shown(value)})" for id, value in touched.items() if {id, pairs.get(id)} & named]
+    remedy = f"change {' or '.join(words)}; {where}" if words else where
+    return InputError(error.field, error.expected, error.got, remedy)
 
 
 def refusal(settings: Iterable[Setting], given: Mapping[str, Any]) -> bool | str:
     """What a `validate_inputs` returns of widgets whose values must go together; linked ones are None."""
-    if any(value is None for value in given.values()):
-        return True
     try:
-        usable(overrides(settings, given))
+        touched = overrides(settings, given)
+        if not any(value is None for value in given.values()):
+            usable(touched)
     except InputError as error:
         return str(error)
     return True
-
-
-def mislinked(settings: Iterable[Setting], input_types: Mapping[str, str], also: Mapping[str, str]) -> str:
-    """What is wrong with the kinds of linked inputs, or nothing; `also` names a kind that an input takes besides.
-
-    ComfyUI leaves them to a node whose `validate_inputs` asks for `input_types`.
-    """
-    for setting in settings:
-        kind = {int: "INT", float: "FLOAT"}.get(setting.number or bool, "STRING" if setting.kind is str else "COMBO")
-        for end in ends(setting):
-            for id, received in input_types.items():
-                if id.split(".")[-1] != end or received == also.get(end) or validate_node_input(received, kind):
-                    continue
-                return f"{id}: expected a link of type {kind}, got {received}"
-    return ""
 
 
 def plain_values(settings: Iterable[Setting], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,4 +261,4 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> str:
     options = list(allowed)
     if value is None or value in options:
         return ""
-    return f"{name}: expected one of {', '.join(map(str, options))}, got {value!r}"
+    return str(InputError(name, f"one of {', '.join(map(str, options))}", repr(value), CHOOSE))

@@ -11,6 +11,7 @@ labels that a few are shown under are translated.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from . import comfyui
@@ -29,9 +30,9 @@ def english(info: Info) -> Texts:
 def _node(node: dict[str, Any]) -> Texts:
     inputs: Texts = {}
     for name, spec, _ in all_inputs(node["input"]):
-        # Where the options of a choice differ, the first: the editor shows the nodes' own texts there.
         shown = {"name": spec[1]["display_name"]} if "display_name" in spec[1] else {}
-        inputs.setdefault(key(name), {**shown, "tooltip": spec[1]["tooltip"]})
+        known = inputs.setdefault(key(name), {**shown, "tooltip": spec[1]["tooltip"]})
+        known["tooltip"] = _shared(known["tooltip"], spec[1]["tooltip"])
     outputs = {str(i): {"tooltip": tip} for i, tip in enumerate(node["output_tooltips"])}
     return {
         "display_name": node["display_name"],
@@ -39,6 +40,15 @@ def _node(node: dict[str, Any]) -> Texts:
         "inputs": inputs,
         "outputs": outputs,
     }
+
+
+def _shared(first: str, second: str) -> str:
+    """The sentences with which both begin, for an input that the options of a choice describe differently: an editor
+    looks up one text for all of them. The first, where they begin otherwise.
+    """
+    parts = [re.split(r"(?<=\.) ", text) for text in (first, second)]
+    count = next((i for i, (a, b) in enumerate(zip(*parts)) if a != b), min(map(len, parts)))
+    return " ".join(parts[0][:count]) or first
 
 
 def key(name: str) -> str:

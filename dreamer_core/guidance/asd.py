@@ -28,7 +28,8 @@ class ASD(Method):
     asd_shift: Annotated[
         float,
         Knob(
-            "How far the second, noisier timestep lies above the first, as a share. Published: 0.1. 0.05 to 0.3.",
+            "How far the second, noisier timestep lies above the first, as a share. Published: 0.1. Good: 0.05 to "
+            "0.3.",
             0.0, 1.0, 0.01,
         ),
     ] = 0.1  # fmt: skip

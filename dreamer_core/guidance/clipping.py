@@ -28,12 +28,12 @@ class ClipConfig(Settings):
         float,
         Knob(
             "Largest gradient of a pixel, per unit of colour. Published: 0.05. Watch the clipped share.",
-            1e-4, 100.0, 0.01,
+            1e-4, 100.0, 0.005,
         ),
     ] = 0.05  # fmt: skip
     ramp_from: Annotated[
         float,
-        Knob("Threshold at step 0 of a linear ramp. 0: no ramp.", 0.0, 100.0, 0.01, advanced=True),
+        Knob("Threshold at step 0 of a linear ramp, per unit of colour. 0: no ramp.", 0.0, 100.0, 0.005, advanced=True),
     ] = 0.0
     ramp_steps: Annotated[int, Knob("Length of the ramp in steps. 0: no ramp.", 0, 100_000, 1, advanced=True)] = 0
     depth_mode: Annotated[

@@ -28,7 +28,7 @@ class CSD(Method):
     csd_empty: Annotated[
         float,
         Knob(
-            "At the end, this share of what is subtracted comes from the empty prompt. Published: 0.5. 0 to 1.",
+            "At the end, this share of what is subtracted comes from the empty prompt. Published: 0.5. Good: 0 to 1.",
             0.0, 1.0, 0.05,
         ),
     ] = 0.5  # fmt: skip

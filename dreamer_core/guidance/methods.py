@@ -40,7 +40,7 @@ class GuidanceConfig(Settings):
     t_max: Annotated[
         int,
         Knob(
-            "Highest timestep drawn after the warm-up, of 1000. Good values: 400 to 700.",
+            "Highest timestep drawn after the warm-up, of 1000. Published: 500. Good: 400 to 700.",
             1,
             TIMESTEPS - 1,
             1,
@@ -48,34 +48,68 @@ class GuidanceConfig(Settings):
         ),
     ] = 500
     warmup_steps: Annotated[
-        int, Knob("Steps during which higher timesteps are drawn too. 0 to a third of all steps.", 0, 1_000_000, 1)
+        int,
+        Knob(
+            "Steps during which higher timesteps are drawn too. Published: 750. Good: 0 to a third of all steps.",
+            0,
+            1_000_000,
+            1,
+        ),
     ] = 750
     t_widening: Annotated[
         int,
-        Knob("Timesteps added to t_max at step 0; fades over the warm-up. 0 to 480.", 0, 998, 1, advanced=True),
+        Knob(
+            "Timesteps added to t_max at step 0; fades over the warm-up. Published: 480. Good: 0 to 480.",
+            0,
+            998,
+            1,
+            advanced=True,
+        ),
     ] = 480
     weight: Annotated[
-        float, Knob("Factor of the gradient, lambda (unitless). Published: 0.1.", 1e-4, 10.0, 0.01, advanced=True)
+        float, Knob("Factor of the gradient, lambda (unitless). Published: 0.1.", 1e-4, 10.0, 0.005, advanced=True)
     ] = 0.1
-    delta: Annotated[int, Knob("Timesteps between s and t. Published: 80.", 1, 500, 1, advanced=True)] = 80
+    delta: Annotated[
+        int, Knob("Timesteps between s and t. Published: 80; 250 for a head.", 1, 500, 1, advanced=True)
+    ] = 80
     delta_widening: Annotated[
         int,
-        Knob("Timesteps added to delta at step 0; fades over the warm-up. 0 to 20.", -499, 500, 1, advanced=True),
+        Knob(
+            "Timesteps added to delta at step 0; fades over the warm-up. Published: 20; -150 for a head.",
+            -499,
+            500,
+            1,
+            advanced=True,
+        ),
     ] = 20
     stride: Annotated[
         int,
-        Knob("Timesteps per step of DDIM inversion. 50 to 200; smaller is slower.", 1, 999, 1, advanced=True),
+        Knob(
+            "Timesteps per step of DDIM inversion; smaller is slower. Published: 200. Good: 50 to 200.",
+            1,
+            999,
+            1,
+            advanced=True,
+        ),
     ] = 200
     offset_noise: Annotated[
         float | None,
         Knob(
-            "Strength of noise that shifts whole channels, as a factor. 0 to 0.2; none: what the method's paper has.",
+            "Strength of noise that shifts whole channels, as a factor. Published: 0.1 for tsm and ism, 0 for the "
+            "others. Good: 0 to 0.2. none: what the method's paper has.",
             0.0, 1.0, 0.01, advanced=True,
         ),
     ] = None  # fmt: skip
     """None: the method's own."""
     flip: Annotated[
-        float, Knob("Probability of mirroring the batch. 0 for text or logos.", 0.0, 1.0, 0.05, advanced=True)
+        float,
+        Knob(
+            "Probability of mirroring the batch, 0 to 1. Published: 0.5. 0 for text or logos.",
+            0.0,
+            1.0,
+            0.05,
+            advanced=True,
+        ),
     ] = 0.5
 
     def __post_init__(self) -> None:

@@ -43,13 +43,14 @@ class SDI(Method):
     ] = 200  # fmt: skip
     sdi_steps: Annotated[
         int,
-        Knob("Steps of the inversion over 1000 timesteps. More is slower. Published: 10.", 1, 100, 1),
+        Knob("Steps of the inversion over 1000 timesteps; more is slower. Published: 10.", 1, 100, 1),
     ] = 10
     sdi_cfg: Annotated[
         float, Knob("Guidance scale of the inversion (unitless). Published: -7.5.", -100.0, 100.0, 0.5)
     ] = -7.5
     sdi_noise: Annotated[
-        float, Knob("Fresh noise on top of the inverted one. Published: 0.3. 0 to 1.", 0.0, 10.0, 0.05)
+        float,
+        Knob("Fresh noise on top of the inverted one, as a factor. Published: 0.3. Good: 0 to 1.", 0.0, 10.0, 0.05),
     ] = 0.3
 
     def timestep(self, progress: float) -> int:

@@ -35,8 +35,8 @@ class TSM(Method):
     gamma: Annotated[
         float,
         Knob(
-            "Where the reference path ends between s and t, as a fraction. The paper's best is 0.3; its released code "
-            "amounts to 0.954; 0 is ISM.",
+            "Where the reference path ends between s and t, as a fraction. Published: 0.3 in the paper, 0.954 in its "
+            "code. 0 is ISM.",
             0.0, 1.0, 0.001, flag=True,
         ),
     ] = RELEASED_GAMMA  # fmt: skip

@@ -18,10 +18,14 @@ class BackgroundConfig(Settings):
 
     group: ClassVar[str] = "background"
 
-    white: Annotated[float, Knob("Share of views on white. Published: 0.34.", 0.0, 1.0, 0.01, advanced=True)] = 0.34
+    white: Annotated[
+        float, Knob("Share of views on white, 0 to 1. Published: 0.34.", 0.0, 1.0, 0.01, advanced=True)
+    ] = 0.34
     black: Annotated[
         float,
-        Knob("Share of views on black. Published: 0.33. The rest: random colours.", 0.0, 1.0, 0.01, advanced=True),
+        Knob(
+            "Share of views on black, 0 to 1. Published: 0.33. The rest: random colours.", 0.0, 1.0, 0.01, advanced=True
+        ),
     ] = 0.33
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ class CleanupConfig(Settings):
         float,
         Knob(
             "Removes Gaussians fainter than this (opacity, 0 to 1). 0.005: invisible ones; 0.05: haze too; 0: none.",
-            0.0, 0.99, 0.005, label="faintest opacity",
+            0.0, 0.99, 0.001, label="faintest opacity",
         ),
     ] = 0.005  # fmt: skip
     """The published pruning threshold, just above what 8 bits can show."""
@@ -41,19 +41,21 @@ class CleanupConfig(Settings):
         float,
         Knob(
             "Removes a loose piece below this percentage of what the object shows. 0.1 is careful, 2 is bold.",
-            0.0, 99.0, 0.05, label="largest floater",
+            0.0, 99.0, 0.01, label="largest floater",
         ),
     ] = 0.1  # fmt: skip
     reach: Annotated[
         float,
         Knob(
-            "Two Gaussians touch where they are nearer than this times the sum of their radii. 2 to 4.",
+            "Two Gaussians touch where they are nearer than this times the sum of their radii. Good: 2 to 4.",
             0.1, 100.0, 0.1, advanced=True,
         ),
     ] = 3.0  # fmt: skip
     neighbours: Annotated[
         int,
-        Knob("Number of nearest neighbours of each Gaussian that are checked. 8 to 32.", 1, 256, 1, advanced=True),
+        Knob(
+            "Number of nearest neighbours of each Gaussian that are checked. Good: 8 to 32.", 1, 256, 1, advanced=True
+        ),
     ] = 16
 
 

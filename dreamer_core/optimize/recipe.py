@@ -25,29 +25,48 @@ class Recipe(Settings):
     """What decides the state of a run at a step, besides its start, prompt and teacher."""
 
     views: Annotated[
-        int, Knob("Views per step. 2 to 4; more is slower and smoother.", 1, 64, 1, flag=True, unset=0)
+        int,
+        Knob("Views per step; more is slower and smoother. Published: 4. Good: 2 to 4.", 1, 64, 1, flag=True, unset=0),
     ] = 4
     resolution: Annotated[
         int,
-        Knob("Pixels per side, a multiple of 64. 1024 for SDXL.", 64, 2048, 64, flag=True, unset=0),
+        Knob(
+            "Pixels per side, a multiple of 64. Published: 1024. Good: 768 or 1024 for SDXL, 128 for the starter.",
+            64,
+            2048,
+            64,
+            flag=True,
+            unset=0,
+        ),
     ] = 1024
     seed: Annotated[
         int, Knob("Seed of cameras, timesteps and noise. Any whole number from 0.", 0, 2**64 - 1, 1, flag=True)
     ] = 0
     depth_share: Annotated[
         float,
-        Knob("Share of the steps that look at depth instead of colour. 0 to 0.3.", 0.0, 1.0, 0.01, advanced=True),
+        Knob(
+            "Share of the steps that look at depth instead of colour, 0 to 1. Published: 0.2. Good: 0 to 0.3.",
+            0.0,
+            1.0,
+            0.01,
+            advanced=True,
+        ),
     ] = 0.2
     scale_noise: Annotated[
         float,
         Knob(
-            "Random change of the Gaussians' sizes in every view, as a share. 0 to 0.2.", 0.0, 1.0, 0.01, advanced=True
+            "Random change of the Gaussians' sizes in every view, as a share. Published: 0.112. Good: 0 to 0.2.",
+            0.0,
+            1.0,
+            0.005,
+            advanced=True,
         ),
     ] = SCALE_NOISE
     schedule_steps: Annotated[
         int,
         Knob(
-            "Steps over which learning rates and timesteps go from first to last. Usually as many as steps.",
+            "Steps over which learning rates and timesteps go from first to last. Published: 2,500. Good: as many as "
+            "steps.",
             1, 1_000_000, 1, advanced=True, unset=0,
         ),
     ] = 2500  # fmt: skip
@@ -79,14 +98,19 @@ class OptimizeConfig(Recipe):
     steps: Annotated[
         int,
         Knob(
-            "Optimisation steps. 80 to 150 for the starter, 800 to 2500 for SDXL.", 1, 1_000_000, 1, flag=True, unset=0
+            "Optimisation steps. Published: 2,500. Good: 800 to 2,500 for SDXL, 80 to 150 for the starter.",
+            1,
+            1_000_000,
+            1,
+            flag=True,
+            unset=0,
         ),
     ] = 2500
     memory: Annotated[
         MemoryMode,
         Knob(
-            "low: computes twice instead of keeping, slower. high: keeps everything. Otherwise what fits. The result "
-            "is the same.",
+            "low: encodes view by view, computes twice what it could keep, two samples at a time; slower. high: keeps "
+            "everything. Otherwise the fastest way that fits the free memory. The result is the same.",
             advanced=True, flag=True, unset="auto",
         ),
     ] = "auto"  # fmt: skip

@@ -21,7 +21,8 @@ class RegularizerConfig(Settings):
     tv_rgb: Annotated[
         float,
         Knob(
-            "Weight against noise in the pictures: total variation, before clipping. Published: 1. 0 to 10. 0: off.",
+            "Weight against noise in the pictures: total variation, before clipping. Published: 1. Good: 0 to 10. "
+            "0: off.",
             0.0,
             1000.0,
             0.01,
@@ -31,7 +32,7 @@ class RegularizerConfig(Settings):
     tv_disparity: Annotated[
         float,
         Knob(
-            "Weight against a rough surface: total variation of disparity. Published: 1. 0 to 10. 0: off.",
+            "Weight against a rough surface: total variation of disparity. Published: 1. Good: 0 to 10. 0: off.",
             0.0,
             1000.0,
             0.01,
@@ -41,7 +42,7 @@ class RegularizerConfig(Settings):
     scale: Annotated[
         float,
         Knob(
-            "Weight of the Gaussians' mean size (world units). Published: 1. 0 to 5. 0: off.",
+            "Weight of the Gaussians' mean size (world units). Published: 1. Good: 0 to 5. 0: off.",
             0.0,
             1000.0,
             0.01,
@@ -51,10 +52,10 @@ class RegularizerConfig(Settings):
     opacity: Annotated[
         float,
         Knob(
-            "Weight of the mean opacity. 0.01 to 1 with mcmc. 0: off.",
+            "Weight of the mean opacity. Published: 0. Good: 0.01 to 1 with mcmc. 0: off.",
             0.0,
             1000.0,
-            0.01,
+            0.005,
             label="faint Gaussians",
             advanced=True,
         ),
@@ -62,10 +63,11 @@ class RegularizerConfig(Settings):
     opacity_entropy: Annotated[
         float,
         Knob(
-            "Weight against half-transparency: mean binary entropy of the opacities. 0.01 to 1. 0: off.",
+            "Weight against half-transparency: mean binary entropy of the opacities. Published: 0. Good: 0.01 "
+            "to 1. 0: off.",
             0.0,
             1000.0,
-            0.01,
+            0.005,
             label="solid or gone",
             advanced=True,
         ),
@@ -73,10 +75,10 @@ class RegularizerConfig(Settings):
     anisotropy: Annotated[
         float,
         Knob(
-            "Weight against Gaussians longer than max_anisotropy allows. 0.1 to 1. 0: off.",
+            "Weight against Gaussians longer than max_anisotropy allows. Published: 0. Good: 0.1 to 1. 0: off.",
             0.0,
             1000.0,
-            0.01,
+            0.005,
             label="no needles",
             advanced=True,
         ),
@@ -84,7 +86,7 @@ class RegularizerConfig(Settings):
     max_anisotropy: Annotated[
         float,
         Knob(
-            "Longest over shortest axis (a ratio) from which a Gaussian counts as a needle. 4 to 20.",
+            "Longest over shortest axis (a ratio) from which a Gaussian counts as a needle. Good: 4 to 20.",
             1.0,
             1000.0,
             0.5,

@@ -323,7 +323,7 @@ def test_a_refused_prompt_and_a_lost_snapshot_leave_no_rejection_unhandled(page,
         "window.__rejections = []; window.__replies = []; window.__lost = [];"
         "addEventListener('unhandledrejection', e => __rejections.push(String(e.reason?.stack ?? e.reason)));"
         "const fetchApi = api.fetchApi; api.fetchApi = async function (route, ...more) {"
-        "  if (route.startsWith('/dreamerxl/')) __lost.push(more[0]?.method ?? 'GET');"
+        "  if (route.startsWith('/dreamerxl/snapshots/lost')) __lost.push(more[0]?.method ?? 'GET');"
         "  const reply = await fetchApi.call(this, route, ...more);"
         "  if (route === '/prompt') __replies.push(reply.status);"
         "  return reply; }; window.__fetchApi = fetchApi;"

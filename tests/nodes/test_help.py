@@ -91,6 +91,18 @@ def test_english_is_what_the_nodes_say(info, tools):
     assert read("en", "nodeDefs.json") == tools[1].english(info)
 
 
+def test_one_text_for_several_options_says_what_holds_for_all_of_them(info):
+    """An editor looks up one text for an input that several options have: nothing in it may be one option's alone."""
+    texts = read("en", "nodeDefs.json")
+    assert texts["DreamerXLTSMGuidance"]["inputs"]["method_cfg"]["tooltip"].endswith("25 to 100 where it is 100.")
+    assert texts["DreamerXLTSMGuidance"]["inputs"]["method_gamma"]["tooltip"].endswith("low_vram: 0.3).")
+    assert texts["DreamerXLGradientClip"]["inputs"]["mode_threshold"]["tooltip"].endswith("-1: the preset's (0.05).")
+    options = info["DreamerXLTSMGuidance"]["input"]["required"]["method"][1]["options"]
+    tips = {o["key"]: o["inputs"].get("optional", {}).get("cfg", ["", {}])[1].get("tooltip", "") for o in options}
+    assert tips["tsm"].endswith("-1: the preset's (7.5).")
+    assert tips["sds"].endswith("-1: the method's own (100).")
+
+
 @pytest.mark.parametrize("language", [x for x in LANGUAGES if x != "en"])
 def test_other_languages_say_as_much(language):
     """After a change of a node's inputs: python -m tools.locales, then translate what it names."""

@@ -244,7 +244,7 @@ def test_saved_graphs_stay_valid(execute, ours):
     assert options["sphere"] == ["count", "size", "opacity"]
     assert options["file"] == ["file", "radius", "limit"]
     assert options["splat"] == ["splat", "radius", "limit"]
-    assert node.validate_inputs(seed=0, source=sphere) is True
+    assert node.validate_inputs(source=sphere) is True
 
 
 def test_the_host_accepts_old_and_new_graphs(ours, host, input_folder, monkeypatch):

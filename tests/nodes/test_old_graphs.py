@@ -54,11 +54,11 @@ ON_PURPOSE = [
     ("scale_noise", 0.112, 0.2**0.5 / 4, "", {"official", "paper", "fast", "low_vram"}),
     # An input that old graphs do not have.
     ("cameras.fov_pool_views", 0, 10, "", {"official", "paper", "fast", "low_vram"}),
-    # A rate that nothing reads below degree 1; its end is its beginning now, as in the released code.
+    # The released code keeps the rate of the higher harmonics constant; no node has a widget for it.
     (
         "learning_rates.shN",
-        [0.00025, 0.00015],
-        [0.00025, 0.00025],
+        [2.5e-4, 1.5e-4],
+        [2.5e-4, 2.5e-4],
         "",
         {"official", "paper", "fast", "low_vram", "starter"},
     ),

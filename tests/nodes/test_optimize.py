@@ -303,12 +303,20 @@ def test_low_memory_gives_the_same_splat(optimize):
 @pytest.mark.parametrize(
     ("node", "inputs", "message"),
     [
-        ("DreamerXLTSMGuidance", {}, "Dreamer XL Guidance: method: expected one of preset, tsm, ism, sds"),
+        ("DreamerXLTSMGuidance", {"method": "magic"}, "Dreamer XL Guidance: method: expected one of preset, tsm, ism,"),
         ("DreamerXLTSMGuidance", {"method": {"method": "tsm"}, "t_min": 9, "t_max": 3}, "guidance.t_min: expected at"),
-        ("DreamerXLTSMGuidance", {"method": {"method": "tsm", "gamma": 1.5}}, "guidance.gamma: expected a number from"),
-        ("DreamerXLGradientClip", {}, "Dreamer XL Gradient Clip: mode: expected one of preset, off, pixel, norm"),
-        ("DreamerXLDensityControl", {"every": 20_000}, "Dreamer XL Density Control: density.every: expected a whole"),
-        ("DreamerXLRegularizers", {"scale": 1e4}, "Dreamer XL Regularizers: regularizers.scale: expected a number"),
+        (
+            "DreamerXLTSMGuidance",
+            {"method": {"method": "tsm", "gamma": 1.5}},
+            "Dreamer XL Guidance: gamma: expected a number from 0",
+        ),
+        (
+            "DreamerXLGradientClip",
+            {"mode": "hard"},
+            "Dreamer XL Gradient Clip: mode: expected one of preset, off, pixel",
+        ),
+        ("DreamerXLDensityControl", {"every": 20_000}, "Dreamer XL Density Control: every: expected a whole number"),
+        ("DreamerXLRegularizers", {"scale": 1e4}, "Dreamer XL Regularizers: scale: expected a number from 0"),
         ("DreamerXLInitialize", {}, "Dreamer XL Initialize: source: expected one of sphere"),
         ("DreamerXLInitialize", {"source": {"source": "file", "file": "../x.ply"}}, "file: expected a file in"),
         ("DreamerXLCameras", {"radius_min": 9.0}, "Dreamer XL Cameras: cameras.radius: expected the lower value first"),

@@ -228,30 +228,58 @@ BAD = {
     "wrong socket": ("optimize", {"splat": ["model", 0]}, "mismatch"),
     "empty prompt": ("prompt", {"prompt": "  "}, "a description of the object"),
     "overhead range": ("prompt", {"overhead_from": 80.0, "overhead_to": 60.0}, "less than overhead_to"),
-    "unknown method": ("guidance", {"method": "magic"}, "expected one of preset, tsm, ism, sds"),
+    "unknown method": (
+        "guidance",
+        {"method": "magic"},
+        "method: expected one of preset, tsm, ism, sds, csd, sdi, asd, sds_bridge, got 'magic'; choose",
+    ),
+    "unknown method alone": ("guidance", {"t_min": None, "t_max": None, "method": "magic"}, "got 'magic'"),
     "gamma": ("guidance", {"method.gamma": 3.0}, "bigger than max"),
-    "parameter of a neighbour": ("guidance", {"method": "sdi", "method.sdi_steps": 101}, "bigger than max"),
-    "angles": ("cameras", {"angles": "feet"}, "not in ['custom', 'object', 'head', 'full']"),
+    "parameter of a neighbour": ("guidance", {"method": "sdi", "method.sdi_steps": -2}, "smaller than min"),
+    "angles": ("cameras", {"angles": "feet"}, "'feet' not in ['custom', 'object', 'head', 'full']"),
     "memory": ("optimize", {"memory": "much"}, "not in list"),
     "depth share": ("optimize", {"depth_share": 3.0}, "bigger than max"),
     "strategy": ("density", {"strategy": "luck"}, "not in list"),
     "perp-neg": ("prompt", {"perp_neg_weight": 2.0}, "bigger than max"),
-    "timesteps": ("guidance", {"t_min": 600, "t_max": 500}, "guidance.t_min: expected at most t_max, 500, got 600"),
-    "timestep bounds": ("guidance", {"t_max": 5000}, "guidance.t_max: expected a whole number from 1 to 999, got 5000"),
-    "unknown clip mode": ("clip", {"mode": "hard"}, "mode: expected one of preset, off, pixel, norm"),
+    "timesteps": (
+        "guidance",
+        {"t_min": 600, "t_max": 500},
+        "t_min: expected at most t_max, 500, got 600; change t_min (600) or t_max (500)",
+    ),
+    "timestep bounds": (
+        "guidance",
+        {"t_max": 5000},
+        "t_max: expected a whole number from 1 to 999, or -1 for the preset's, got 5000",
+    ),
+    "unknown clip mode": (
+        "clip",
+        {"mode": "hard"},
+        "mode - mode: expected one of preset, off, pixel, norm, got 'hard'; choose one of these",
+    ),
     "clip threshold": ("clip", {"mode.threshold": -2.0}, "smaller than min"),
     "radius": (
         "cameras",
         {"radius_min": 9.0, "radius_max": 4.0},
-        "cameras.radius: expected the lower value first, got (9.0, 4.0)",
+        "expected the lower value first, got (9.0, 4.0); change radius_min (9) or radius_max (4)",
     ),
-    "radius bound": ("cameras", {"radius_min": -9.0}, "cameras.radius: expected two numbers from "),
+    "radius bound": (
+        "cameras",
+        {"radius_min": -9.0},
+        "radius_min: expected a number from 0.1 to 100, or -1 for the preset's, got -9",
+    ),
+    "density switch": ("density", {"enabled": "maybe"}, "enabled: expected one of preset, on, off, got 'maybe'"),
+    "link to the density switch": ("density", {"enabled": ["model", 0]}, "expected a link of type COMBO, got MODEL"),
+    "link to a choice": ("clip", {"mode": ["model", 0]}, "mode: expected one of preset, off, pixel, norm, got"),
     "backgrounds": ("cameras", {"white": 0.8, "black": 0.8}, "at most 1 together"),
-    "density": ("density", {"every": -5}, "smaller than min"),
-    "unknown source": ("init", {"source": "cow"}, "expected one of sphere"),
+    "density": ("density", {"every": -2}, "smaller than min"),
+    "unknown source": (
+        "init",
+        {"source": "cow"},
+        "source: expected one of sphere, box, ball, file, splat, mesh, shap-e, got 'cow'",
+    ),
     "count": ("init", {"source.count": 1}, "smaller than min"),
     "file": ("init", {"source": "file", "source.file": "nothing.ply"}, "not in list"),
-    "path": ("render", {"path": "spiral"}, "expected one of turntable, view"),
+    "path": ("render", {"path": "spiral"}, "path: expected one of turntable, view, got 'spiral'"),
     "colour": ("render", {"background": "mauve"}, "a colour such as #ffffff"),
     "format": ("export", {"format": "doc"}, "not in list"),
     "checkpoint": ("model", {"ckpt_name": "nothing.safetensors"}, "not in list"),
@@ -279,44 +307,70 @@ def test_bad_input_is_a_node_error(server, name):
     assert text.lower() in errors[node].lower(), errors[node]
 
 
-def linked(node, input, kind, value):
-    """The graph with this input linked to one of ComfyUI's primitive nodes."""
-    found = graph(seed=98)
-    found["value"] = {"class_type": f"Primitive{kind}", "inputs": {"value": value}}
-    found[node]["inputs"][input] = ["value", 0]
-    return found
-
-
-RUN_TIME = {
-    "between 0 and the bounds": (
-        lambda: graph(seed=97) | {"density": {"class_type": "DreamerXLDensityControl", "inputs": {"every": 0}}},
-        "Dreamer XL Density Control: density.every: expected a whole number from 1",
+LINKED = {
+    # what a link brings, to which input, the node that refuses it, its message
+    "steps": (-1, "optimize", "steps", "optimize", "steps: expected a whole number from 1 to 1000000, or 0 for the"),
+    "views": (
+        -1,
+        "optimize",
+        "views",
+        "optimize",
+        "views: expected a whole number from 1 to 64, or 0 for the preset's",
     ),
-    "linked steps": (lambda: linked("optimize", "steps", "Int", -5), "Dreamer XL Optimize: steps: expected"),
-    "linked seed": (lambda: linked("optimize", "seed", "Int", -1), "Dreamer XL Optimize: seed: expected"),
-    "linked cap": (lambda: linked("guidance", "t_max", "Int", 5000), "Dreamer XL Guidance: guidance.t_max: expected"),
-    "linked far below": (lambda: linked("cameras", "radius_min", "Float", -7.0), "cameras.radius: expected two"),
-    "only together with the preset": (
-        # official's radius begins at 5.2, starter's ends at 3.8
-        lambda: graph(seed=96) | {"cameras": {"class_type": "DreamerXLCameras", "inputs": {"radius_min": 4.5}}},
-        "cameras.radius: expected the lower value first, got (4.5, 3.8); set on preset starter: cameras.radius_min",
+    "resolution": (
+        -64,
+        "optimize",
+        "resolution",
+        "optimize",
+        "resolution: expected a whole number from 64 to 2048, or",
+    ),
+    "seed": (-1, "optimize", "seed", "optimize", "seed: expected a whole number from 0 to"),
+    "seed of the start": (-1, "init", "seed", "init", "seed: expected a whole number from 0, got -1"),
+    "max_gaussians": (-3, "density", "max_gaussians", "density", "max_gaussians: expected a whole number from 4 to"),
+    "t_min": (
+        600,
+        "guidance",
+        "t_min",
+        "guidance",
+        "guidance.t_min: expected at most t_max, 500, got 600; change t_min (600) or",
     ),
 }
 
 
-@pytest.mark.parametrize("name", RUN_TIME)
-def test_what_only_the_run_can_tell_is_refused_by_name(server, name):
-    make, text = RUN_TIME[name]
-    entry = server.wait(server.queue(make()))
+@pytest.mark.parametrize("name", LINKED)
+def test_a_linked_value_out_of_bounds_ends_the_run_with_its_name(server, name):
+    """ComfyUI checks no linked values; the nodes do once they have them."""
+    value, node, input_, refusing, message = LINKED[name]
+    bad = graph(seed=98)
+    bad["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": value}}
+    bad[node]["inputs"][input_] = ["number", 0]
+    entry = server.wait(server.queue(bad))
     error = next(m[1] for m in entry["status"]["messages"] if m[0] == "execution_error")
-    assert text in error["exception_message"]
+    assert error["node_id"] == refusing
+    assert f": {message}" in error["exception_message"]
 
 
-def test_switches_of_earlier_versions_may_be_linked(server):
-    server.run(linked("density", "enabled", "Boolean", False))
-    errors = server.errors(linked("density", "every", "String", "often"))
-    assert "density" in errors
-    assert "every" in errors["density"]
+def test_a_link_that_brings_the_untouched_value_leaves_the_presets(server):
+    linked = graph(seed=97)
+    linked["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": -1}}
+    linked["guidance"]["inputs"] = {"t_min": ["number", 0]}  # and the preset's method, which is left out
+    plain = graph(seed=97)
+    plain["guidance"]["inputs"] = {"method": "preset", "t_min": -1}
+    assert positions(server, server.run(linked)) == positions(server, server.run(plain))
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_the_density_switch_takes_a_linked_boolean(server, value):
+    """It was BOOLEAN in earlier versions; what the link brings counts like on and off."""
+    growing = {"start": 0, "stop": 4, "every": 2, "grow_gradient": 1e-7, "split_scale": 1e4, "max_gaussians": 300}
+    linked = graph(seed=96)
+    linked["switch"] = {"class_type": "PrimitiveBoolean", "inputs": {"value": value}}
+    linked["density"]["inputs"] = {**growing, "enabled": ["switch", 0]}
+    plain = graph(seed=96)
+    plain["density"]["inputs"] = {**growing, "enabled": "on" if value else "off"}
+    found = positions(server, server.run(linked))
+    assert found == positions(server, server.run(plain))
+    assert (len(found) > 200) == value
 
 
 def test_the_whole_graph_on_the_starter(server, record_property):
@@ -346,6 +400,9 @@ def test_new_inputs_and_nodes_run_through_the_queue(server):
     """A neighbour with its parameters, a head's cameras, regularisers, low memory, and the clean-up node behind."""
     whole = graph(seed=7)
     whole["guidance"]["inputs"] = {"method": "sdi", "method.cfg": 5.0, "method.sdi_steps": 3, "t_min": 21, "t_max": 500}
+    whole["guidance"]["inputs"]["method.gamma"] = 0.3  # of another method, as programs leave it behind
+    whole["init"]["inputs"] |= {"source.file": "nothing.ply", "source.mesh": ["model", 0]}
+    whole["render"]["inputs"] |= {"path": "view", "path.frames": 5}
     whole["cameras"]["inputs"]["angles"] = "head"
     whole["prompt"]["inputs"] |= {"perp_neg": True, "artefacts": "blurry"}
     whole["density"]["inputs"] |= {"strategy": "mcmc"}

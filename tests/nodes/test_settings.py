@@ -220,7 +220,7 @@ def test_a_touched_widget_changes_its_setting_alone(built, widgets, declared, sc
 
 
 def test_linked_and_missing_values_leave_the_presets(built):
-    """What a graph of another program leaves out, and the untouched values, linked or not."""
+    """What a graph of another program leaves out, and the untouched value where a link brings it."""
     for values in ({}, {"max_gaussians": None}, {"max_gaussians": -1, "start": -1, "enabled": "preset"}):
         assert built("low_vram", "DreamerXLDensityControl", values) == built.presets["low_vram"].config
     assert built("starter", "DreamerXLDensityControl", {"enabled": True}).density.enabled is True  # of earlier graphs
@@ -230,24 +230,93 @@ def test_linked_and_missing_values_leave_the_presets(built):
 @pytest.mark.parametrize(
     ("node", "values", "message"),
     [
-        ("DreamerXLDensityControl", {"max_gaussians": -3}, "density.max_gaussians: expected a whole number from 4 to"),
-        ("DreamerXLDensityControl", {"max_gaussians": 3}, "density.max_gaussians: expected a whole number from 4 to"),
-        ("DreamerXLCameras", {"radius_min": 0.05}, r"cameras.radius: expected two numbers from 0.1 to 100"),
         (
-            "DreamerXLTSMGuidance",
-            {"method": {"method": "preset"}, "delta": 0},
-            "guidance.delta: expected a whole number",
+            "DreamerXLDensityControl",
+            {"max_gaussians": 3},
+            "max_gaussians: expected a whole number from 4 to 20000000, or",
         ),
+        ("DreamerXLDensityControl", {"max_gaussians": -2}, "-1 for the preset's, got -2"),
+        ("DreamerXLCameras", {"radius_min": 0.05}, "radius_min: expected a number from 0.1 to 100, or -1 for the"),
+        ("DreamerXLCameras", {"radius_min": -0.9}, "radius_min: expected a number from 0.1 to 100, or -1 for the"),
+        (
+            "DreamerXLCameras",
+            {"elevation_min": -90.5},
+            "elevation_min: expected a number from -90 to 90 degrees, or -91",
+        ),
+        ("DreamerXLTSMGuidance", {"delta": 0}, "delta: expected a whole number from 1 to 500, or -1 for the preset's"),
+        ("DreamerXLTSMGuidance", {"delta": 9, "delta_widening": -9}, r"change delta \(9\) or delta_widening \(-9\)"),
+        ("DreamerXLRegularizers", {"scale": float("nan")}, "scale: expected a number from 0 to 1000, or -1"),
     ],
 )
-def test_a_number_between_untouched_and_the_bounds_is_refused(execute, node, values, message):
-    """What lies from the untouched value to 0 leaves the preset's; nothing that looks like a value is dropped."""
+def test_what_no_preset_can_take_is_refused_by_its_node(execute, node, values, message):
+    """One number leaves the preset's; nothing else that looks like a value is dropped."""
     with pytest.raises(ValueError, match=message):
         execute(node, **values)
 
 
+def test_errors_name_what_was_touched_and_the_preset(execute, built):
+    """Of the values that were set, those that the error speaks of; and what the others come from."""
+    given = {"radius_min": 5.3, "radius_max": 5.25, "radius_factor": 0.9, "up_jitter": 0.0}
+    with pytest.raises(
+        ValueError, match=r"Dreamer XL Cameras: cameras.radius: expected the lower value first"
+    ) as error:
+        execute("DreamerXLCameras", **given)
+    assert str(error.value).endswith(
+        "change radius_min (5.3) or radius_max (5.25); on the preset official, and on all others"
+    )
+    fits_one = {"radius_min": 5.3, "up_jitter": 0.0}
+    assert built("official", "DreamerXLCameras", fits_one).cameras.radius == (5.3, 5.5)
+    with pytest.raises(
+        ValueError, match=r"Dreamer XL Optimize: cameras.radius: expected the lower value first"
+    ) as error:
+        built("starter", "DreamerXLCameras", fits_one)
+    assert str(error.value).endswith("change radius_min (5.3); the rest is the preset starter's")
+
+
+@pytest.mark.parametrize("name", ["steps", "views", "resolution", "seed", "schedule_steps", "depth_share"])
+def test_optimize_refuses_numbers_below_the_untouched_one(built, name):
+    with pytest.raises(ValueError, match=f"Dreamer XL Optimize: {name}: expected .* got -2"):
+        built("starter", "DreamerXLOptimize", {name: -2})
+
+
 def test_a_resolution_below_its_bounds_is_refused(built):
     with pytest.raises(
-        ValueError, match="Dreamer XL Optimize: resolution: expected a whole number from 64 to 2048, got 32"
+        ValueError,
+        match="Dreamer XL Optimize: resolution: expected a whole number from 64 to 2048, or 0 for the preset's, got 32",
     ):
         built("starter", "DreamerXLOptimize", {"resolution": 32})
+
+
+def tooltips(widgets, node):
+    return {widget.id: widget.tooltip for name, choice, _, widget in widgets if (name, choice) == (node, "")}
+
+
+def test_tooltips_name_the_methods_that_do_not_read_a_setting(widgets, ours):
+    tips, methods = tooltips(widgets, "DreamerXLTSMGuidance"), ours("dreamer_core.guidance").METHODS
+    assert "Not read by sds, csd, sdi, asd, sds_bridge." in tips["delta"]
+    assert "Not read by sdi." in tips["t_min"]
+    assert "Not read" not in tips["weight"]
+    for method in methods:
+        for name, tip in tips.items():
+            named = tip.partition("Not read by ")[2].partition(".")[0].split(", ")
+            assert (method.name in named) == (name in method.ignores), (method.name, name)
+
+
+def test_tooltips_show_every_presets_value_in_words(widgets):
+    optimize, cameras = tooltips(widgets, "DreamerXLOptimize"), tooltips(widgets, "DreamerXLCameras")
+    steps = "0: the preset's (official, paper, low_vram: 2,500; fast: 800; starter: 150)."
+    assert optimize["steps"].endswith(steps)
+    assert optimize["memory"].endswith("auto: the preset's (official, paper, fast, starter: auto; low_vram: low).")
+    lowest = "-91: the preset's (official, paper, fast, low_vram: -15; starter: -10)."
+    assert cameras["elevation_min"].endswith(lowest)
+    assert tooltips(widgets, "DreamerXLTSMGuidance")["weight"].endswith("-1: the preset's (0.1).")
+
+
+def test_tooltips_of_choices_say_what_is_declared(widgets, ours):
+    angles = tooltips(widgets, "DreamerXLCameras")["angles"]
+    assert "object: elevation -15 to 45 degrees, azimuth -180 to 180 degrees." in angles
+    head = "head: elevation 0 to 45 degrees, azimuth -80 to 80 degrees, concentration 1.5, azimuth_factor 1.5."
+    assert head in angles
+    renderer = tooltips(widgets, "DreamerXLOptimize")["renderer"]
+    for declared in ours("dreamer_core.rendering").RENDERERS:
+        assert f"{declared.name}: {declared.purpose}." in renderer

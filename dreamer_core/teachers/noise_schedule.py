@@ -37,6 +37,10 @@ def zero_terminal_sigmas(sigmas: Tensor) -> Tensor:
 
 def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
     """Schedule of a diffusers `scheduler_config.json`. Errors: InputError for what this program cannot drive."""
+    scheduler = str(config.get("_class_name", ""))
+    if "sigma_data" in config or scheduler.startswith(("EDM", "Flow")):
+        got = f"{scheduler or 'a scheduler with sigma_data'}, an EDM or flow-matching model"
+        raise InputError("--model", "an epsilon or v_prediction model", got, "use it in ComfyUI's nodes")
     kind = config.get("beta_schedule", "scaled_linear")
     if kind != "scaled_linear" or config.get("trained_betas") is not None:
         raise InputError("--model", "a scaled_linear noise schedule", kind)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dreamer_core.errors import InputError
 from dreamer_core.teachers.sdxl.loading import load_sdxl
 from dreamer_core.teachers.teacher import Conditioning
 
@@ -235,6 +236,22 @@ def test_the_parameterisation_is_read_from_the_scheduler_config(tiny_sdxl_dir, t
     assert torch.isfinite(loaded.sigmas).all()
     assert float(loaded.sigmas[-1]) == pytest.approx(4096, rel=1e-3)
     assert bool((loaded.sigmas.diff() > 0).all())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "prediction_type": "epsilon"},
+        {"_class_name": "EDMEulerScheduler"},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+    ],
+)
+def test_other_families_of_schedules_are_refused(config, tiny_sdxl_dir, tmp_path):
+    """Playground 2.5's folder calls itself an epsilon model, too."""
+    folder = editable(tiny_sdxl_dir, tmp_path / "edm")
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="an EDM or flow-matching model; use it in ComfyUI's nodes"):
+        load_sdxl(folder)
 
 
 def test_the_rescaled_schedule_is_diffusers_own():

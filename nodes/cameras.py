@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..dreamer_core.orbit import CAMERA_PRESETS, SET_BY_ANGLES, OrbitConfig
 from ..dreamer_core.settings import Setting, own_settings
 from .sockets import CATEGORY, DreamerCameras, errors_named
-from .widgets import ANGLES, LEFT_ALONE, ordered, overrides, preset_widgets, refusal, settings_of, shown, usable
+from .widgets import ANGLES, LEFT_ALONE, PRESET, ordered, overrides, preset_widgets, refusal, settings_of, shown, usable
 
 CUSTOM = "custom"
 BEFORE_ANGLES = (
@@ -69,14 +69,14 @@ class DreamerXLCameras(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        radius_min: float | None = -1.0,
-        radius_max: float | None = -1.0,
-        fov_min: float | None = -1.0,
-        fov_max: float | None = -1.0,
-        elevation_min: float | None = -91.0,
-        elevation_max: float | None = -91.0,
-        white: float | None = -1.0,
-        black: float | None = -1.0,
+        radius_min: float | str | None = PRESET,
+        radius_max: float | str | None = PRESET,
+        fov_min: float | str | None = PRESET,
+        fov_max: float | str | None = PRESET,
+        elevation_min: float | str | None = PRESET,
+        elevation_max: float | str | None = PRESET,
+        white: float | str | None = PRESET,
+        black: float | str | None = PRESET,
     ) -> bool | str:
         return refusal(_settings(), {name: value for name, value in locals().items() if name != "cls"})
 

@@ -70,8 +70,8 @@ class DreamerXLTSMGuidance(io.ComfyNode):
     def validate_inputs(
         cls,
         method: dict | str | None = PRESET,
-        t_min: int | None = -1,
-        t_max: int | None = -1,
+        t_min: int | str | None = PRESET,
+        t_max: int | str | None = PRESET,
     ) -> bool | str:
         wrong = "" if method == PRESET else wrong_choice(method, "method", METHOD_NAMES)
         return wrong or refusal(_settings()[1], {"t_min": t_min, "t_max": t_max})

@@ -61,8 +61,8 @@ def untouched(setting: Setting) -> Any:
 
 
 def is_touched(setting: Setting, value: Any) -> bool:
-    """Whether a widget's value means anything."""
-    return value is not None and value != untouched(setting)
+    """Whether a widget's value means anything. "preset" never does: it stands for an input that is left out."""
+    return value is not None and value not in (PRESET, untouched(setting))
 
 
 @cache

@@ -1,6 +1,7 @@
 """The released configuration, value by value (Dreamer XL's code; the paper's text where it says otherwise)."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -139,6 +140,29 @@ def test_official_is_the_released_value(name):
     found = dict(values(PRESETS["official"].config))[name]
     expected = {**RELEASED, **OURS}[name]
     assert found == (pytest.approx(expected, rel=1e-12) if isinstance(expected, float) else expected)
+
+
+def published(tip):
+    """The value after "Published:" where a tip has one for the configuration that `official` follows."""
+    found = re.search(r"Published: (-?[\d,]*\.?\d+)(?! for)", tip)
+    return float(found[1].replace(",", "")) if found else None
+
+
+def test_tips_say_the_published_values():
+    """Rounded to three digits; of a pair, both."""
+    seen = set()
+    for setting in declared_settings(OptimizeConfig):
+        if setting.variant or RELEASED.get(setting.name) is None:
+            continue
+        value = RELEASED[setting.name]
+        both = [(setting.knob.tip, value)]
+        if setting.is_pair:
+            both = [(setting.knob.tip, value[0]), (setting.knob.second_tip, value[1])]
+        for tip, said in both:
+            if published(tip) is not None:
+                assert published(tip) == pytest.approx(said, rel=5e-3), setting.name
+                seen.add(setting.name)
+    assert len(seen) > 40
 
 
 def test_no_setting_of_official_is_forgotten():

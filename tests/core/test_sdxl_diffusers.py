@@ -91,6 +91,15 @@ def test_what_published_files_also_contain_is_left_alone(sdxl, prompts, tiny_sdx
     same(loaded.eps(latents(), torch.ones(3), prompts), sdxl.eps(latents(), torch.ones(3), prompts))
 
 
+def test_a_projection_that_a_converter_wrote_as_a_linear_layer(sdxl, prompts, tiny_sdxl_file, tmp_path):
+    tensors, name = load_file(tiny_sdxl_file), "conditioner.embedders.1.model.text_projection"
+    tensors[f"{name}.weight"] = tensors.pop(name).T.contiguous()
+    save_file(tensors, tmp_path / "converted.safetensors")
+    got = load_sdxl(tmp_path / "converted.safetensors").encode_text(PROMPTS)
+    same(got.pooled, prompts.pooled)
+    same(got.tokens, prompts.tokens)
+
+
 def test_text_encoders_under_the_names_that_hub_folders_use(tiny_sdxl_dir, prompts, tmp_path):
     """transformers 5.6 dropped the level `text_model` from the first encoder, the published files have it."""
     folder = editable(tiny_sdxl_dir, tmp_path / "hub")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..safetensors_header import Header
 from .configs import TEXT_2_PREFIX, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
 
 RESNET = {
@@ -124,11 +125,24 @@ def original_text_2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def with_plain_projection(header: Header) -> Header:
+    """The header as if its text projection lay there as OpenCLIP writes it.
+
+    Some converters write a linear layer instead: `text_projection.weight`, its sides exchanged (diffusers issue 6934).
+    """
+    name = f"{TEXT_2_PREFIX}text_projection"
+    shape = header.shapes.get(f"{name}.weight", ())
+    if name in header or len(shape) != 2:
+        return header
+    return Header({**header.shapes, name: (shape[1], shape[0])}, header.metadata)
+
+
 def text_2_from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """OpenCLIP's tensors under the names of CLIPTextModelWithProjection: `original_text_2` undone."""
     ends = {old: new for new, old in TEXT_2_ENDS.items()}
     inner = {old: new for new, old in OPEN_CLIP.items()}
-    out = {"text_projection.weight": tensors["text_projection"].T.contiguous()}
+    plain = tensors.get("text_projection")
+    out = {"text_projection.weight": tensors["text_projection.weight"] if plain is None else plain.T.contiguous()}
     for name, value in tensors.items():
         if name in ends:
             out[ends[name]] = value

@@ -18,7 +18,7 @@ from ..noise_schedule import schedule_config_from_header
 from ..safetensors_header import Header
 from .checkpoints import LOADABLE_VAES, Checkpoint, identify, read_json, require
 from .configs import PREFIXES, SCHEDULER_CONFIG, VAE_PREFIX, part_configs, vae_config
-from .original_layout import text_2_from_original
+from .original_layout import text_2_from_original, with_plain_projection
 from .single_file_check import shortcomings
 from .tokenizers import load_tokenizers
 
@@ -91,6 +91,7 @@ def parts_from_file(
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizers = load_tokenizers(tokenizer, [found.path.parent])
+    header = with_plain_projection(header)
     with _readable(found, "--model", EXPECTED):
         configs = part_configs(header)
         for part, config in configs.items():

@@ -253,7 +253,7 @@ def with_angles(config: OrbitConfig, preset: str, schedule_steps: int = 0) -> Or
     Where nothing progresses, angles that grow do so at quarters of `schedule_steps`, and nothing else does.
     """
     if preset not in CAMERA_PRESETS:
-        raise InputError("cameras", f"one of {', '.join(CAMERA_PRESETS)}", preset)
+        raise InputError("angles", f"one of {', '.join(CAMERA_PRESETS)}", preset)
     changed = replace(config, **CAMERA_PRESETS[preset])
     if changed.azimuth_factor == 1 or config.progress_every > 0 or schedule_steps < PROGRESSES:
         return changed

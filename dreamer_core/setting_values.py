@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -42,13 +42,13 @@ def nested(config: Any) -> dict[str, Any]:
     return tree
 
 
-def show(config: Any) -> str:
-    """All settings, one per line, as `--set` takes them."""
+def show(config: Any, without: Container[str] = ()) -> str:
+    """All settings but those `without`, one per line, as `--set` takes them."""
 
     def text(value: Any) -> str:
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
-    return "\n".join(f"{name}={text(value)}" for name, value in values(config))
+    return "\n".join(f"{name}={text(value)}" for name, value in values(config) if name not in without)
 
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -108,7 +108,7 @@ def _find(known: Mapping[str, Setting], name: str, option: str) -> tuple[Setting
     pair = known.get(stem)
     if pair is not None and pair.is_pair and end in pair.knob.ends:
         return pair, pair.knob.ends.index(end)
-    if now := [s.name for s in known.values() if s.knob.was == name]:
+    if now := [s.name for s in known.values() if name and s.knob.was == name]:
         raise InputError(option, "the name of a setting", name, f"it is now {' and '.join(now)}; see CHANGELOG.md")
     names = [n for s in known.values() for n in (s.name, *(f"{s.name}_{e}" for e in s.knob.ends if s.is_pair))]
     near = [n for n in known if n.rpartition(".")[2] == name] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)

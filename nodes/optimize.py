@@ -129,7 +129,8 @@ def run(
     note = " · ".join(filter(None, (note, without_effect(method, model))))
     if note:
         say(note, node_id)
-    made = Run.begin(config, RunStore(name), one_from_splat(splat), device)
+    store = RunStore(name)
+    made = Run.begin(config, store, one_from_splat(splat), device)
     if made.finished:
         return made, note
     progress = Progress(config.steps, made.state.step, node_id, backend, workflow, note)
@@ -145,6 +146,7 @@ def run(
             made.go(teacher, on_device(prompt.views, device), backend, on_step)
     finally:
         if name is not None and run_name(*inputs)[0] != name:
+            store.forget()
             note = " · ".join(filter(None, (CHANGING, without_effect(method, model))))
             say(note, node_id)
     progress.close()

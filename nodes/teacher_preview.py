@@ -11,8 +11,9 @@ import torch
 from comfy_api.latest import Types, io, ui
 from torch import Tensor
 
+from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.initializers import initial_shape
-from ..dreamer_core.optimize import PRESETS
+from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.rendering import resolve_backend
 from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise
@@ -54,7 +55,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that Dreamer XL Optimize gets."),
-                io.Vae.Input("vae", tooltip="SDXL's VAE."),
+                io.Vae.Input("vae", tooltip="SDXL's VAE, as for Optimize."),
                 DreamerPrompt.Input("prompt", tooltip="From Dreamer XL Prompt."),
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="official", tooltip="The preset that Optimize runs with."
@@ -124,38 +125,49 @@ class DreamerXLTeacherPreview(io.ComfyNode):
             check_model(model)
             own = overrides(top_level().values(), values)
             config = build_config(preset, guidance, cameras, density, own)
-            device = model.load_device
-            backend = resolve_backend("auto", device)
             if splat is None:
                 start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
             else:
                 start = one_from_splat(splat)
-            free = int(mm.get_free_memory(device))
-            bar = comfy.utils.ProgressBar(sampling_steps + AFTER_DRAWING, node_id=cls.hidden.unique_id)
-            size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
-            with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
-                views = on_device(prompt.views, device)
-                say("drawing", cls.hidden.unique_id)
-                pictures = draw(
-                    teacher,
-                    views,
-                    resolution=config.resolution,
-                    steps=sampling_steps,
-                    scale=sampling_cfg,
-                    seed=seed,
-                    on_step=lambda done, of: bar.update_absolute(done, sampling_steps + AFTER_DRAWING),
-                )
-                say("comparing, timing two steps", cls.hidden.unique_id)
-                recognition = recognise(teacher, views, pictures, seed=seed)
-                bar.update_absolute(sampling_steps + 1, sampling_steps + AFTER_DRAWING)
-                config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
-                cost = measure(teacher, views, config, start.to(device), backend)
-            bar.update_absolute(sampling_steps + AFTER_DRAWING, sampling_steps + AFTER_DRAWING)
-            note = without_effect(config.guidance.method, model)
-            text = "\n".join(filter(None, (findings(recognition, cost, free), note)))
+            sampling = {"steps": sampling_steps, "scale": sampling_cfg, "seed": seed}
+            pictures, text = look(model, vae, prompt, config, start, sampling, cls.hidden.unique_id)
             images = decoded(model, vae, pictures)
             say(text, cls.hidden.unique_id)
             return io.NodeOutput(images, text, ui=ui.PreviewImage(images, cls=cls))
+
+
+def look(
+    model: Any,
+    vae: Any,
+    prompt: PromptBundle,
+    config: OptimizeConfig,
+    start: Gaussians,
+    sampling: dict[str, Any],
+    node_id: str | None,
+) -> tuple[Tensor, str]:
+    """Latents [V, C, h, w] of the four sides, and what was found."""
+    device, drawn = model.load_device, sampling["steps"]
+    backend = resolve_backend("auto", device)
+    free = int(mm.get_free_memory(device))
+    bar, of = comfy.utils.ProgressBar(drawn + AFTER_DRAWING, node_id=node_id), drawn + AFTER_DRAWING
+    size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
+        views = on_device(prompt.views, device)
+        say("drawing", node_id)
+        pictures = draw(
+            *(teacher, views),
+            resolution=config.resolution,
+            **sampling,
+            on_step=lambda done, _: bar.update_absolute(done, of),
+        )
+        say("comparing, timing two steps", node_id)
+        recognition = recognise(teacher, views, pictures, seed=sampling["seed"])
+        bar.update_absolute(drawn + 1, of)
+        config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
+        cost = measure(teacher, views, config, start.to(device), backend)
+    bar.update_absolute(of, of)
+    note = without_effect(config.guidance.method, model)
+    return pictures, "\n".join(filter(None, (findings(recognition, cost, free), note)))
 
 
 def decoded(model: Any, vae: Any, latents: Tensor) -> Tensor:  # [V, H, W, 3]

@@ -177,7 +177,8 @@ def _meant(setting: Setting, id: str, value: Any) -> Any:
     low, high = setting.knob.low, setting.knob.high
     assert low is not None
     assert high is not None
-    if not isinstance(value, (int, float)) or not low <= value <= high:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high or value != setting.number(value):
         expected = replace(setting, kind=setting.number).expected()
         raise InputError(id, f"{expected}, or {shown(untouched(setting))} for the preset's", value)
     return setting.number(value)

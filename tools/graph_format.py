@@ -26,6 +26,9 @@ NODE_GAP = 50
 """Between two nodes, the lower one's title included."""
 GROUP_TITLE = 40
 
+LATER = ("DreamerXLTeacherPreview",)
+"""Kinds that came into graphs later: the others keep their numbers, which scripts know."""
+
 
 @dataclass
 class Node:
@@ -79,7 +82,7 @@ class Workflow:
     """File names that a user must replace -> what they stand for."""
 
     def __post_init__(self) -> None:
-        for number, node in enumerate(sorted(self.nodes, key=lambda n: n.kind == NOTE), 1):
+        for number, node in enumerate(sorted(self.nodes, key=lambda n: (n.kind == NOTE, n.kind in LATER)), 1):
             node.id = number  # notes last: the API has none of them
 
     @property

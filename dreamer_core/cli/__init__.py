@@ -38,6 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _out_of_memory(command: str, error: BaseException) -> int:
+    what = (str(error).splitlines() or ["no more is said"])[0][:120]
+    remedy = "try --memory low, fewer --views or a smaller --resolution or --count"
+    print(f"{command}: out of memory ({what}); {remedy}", file=sys.stderr)
+    return 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (the run failed), 2 (bad input) or 130 (interrupted)."""
     args = build_parser().parse_args(argv)
@@ -55,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 1
     except (MemoryError, torch.OutOfMemoryError) as error:
-        remedy = "try --memory low, fewer --views or a smaller --resolution"
-        print(f"{args.command}: out of memory ({str(error).splitlines()[0][:120]}); {remedy}", file=sys.stderr)
-        return 1
+        return _out_of_memory(args.command, error)
     except OSError as error:
         print(f"{args.command}: cannot read or write a file: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if "allocate memory" not in str(error) and "not enough memory" not in str(error):  # of a processor: no type
+            raise
+        return _out_of_memory(args.command, error)
     except KeyboardInterrupt:
         print(f"{args.command}: interrupted; nothing more was written", file=sys.stderr)
         return 130

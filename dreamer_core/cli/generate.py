@@ -97,7 +97,9 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", action="store_true", help="print all settings and stop")
     add_setting_options(parser)
     parser.add_argument(
-        "--cameras", choices=list(CAMERA_PRESETS), help="what is seen: an object (default), a head, or all sides of it"
+        "--cameras",
+        choices=list(CAMERA_PRESETS),
+        help="what is seen: an object, a head, or all sides of it (default: the preset's)",
     )
     add_init_options(parser)
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
@@ -144,7 +146,7 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
     if args.show:
-        print(show(everything))
+        print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         return None
     return everything
 
@@ -176,7 +178,7 @@ def make(
     """Load, optimise and write into a folder that is this run's own."""
     folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
-    gaussians, started_from = start(args, config.seed, PRESETS[preset_name(args)].count, device)
+    gaussians, started_from = start(args, config.seed, PRESETS[preset_name(args)].count, device, args.resume)
     teacher = load_teacher(args, device)
     settings = {
         "prompt": prompt,
@@ -187,7 +189,8 @@ def make(
         "device": str(device),
         "options": {k: v for k, v in vars(args).items() if k != "run"},
     }
-    identity = Identity(config.recipe, {"prompt": prompt, **started_from, "model": settings["model"]})
+    machine = {"renderer": renderer, "device": device.type}  # they differ in the last bits of their results
+    identity = Identity(config.recipe, {"prompt": prompt, **started_from, "model": settings["model"], **machine})
     if args.resume:
         folder.check_identity(identity)
     session = Session(config, identity, renderer, folder, settings, gaussians, device, args.resume, exports)
@@ -238,6 +241,6 @@ def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: b
         tokenizer=args.tokenizer,
         device=device,
         unet_dtype=DTYPES[args.dtype],
-        vae_dtype=DTYPES[args.vae_dtype] or torch.float32,
+        vae_dtype=getattr(torch, args.vae_dtype),
         keep_decoder=keep_decoder,
     )

@@ -78,6 +78,9 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     prompt = PromptConfig(negative=preset.negative)
     everything = GenerateConfig.of(preset.config, prompt)
     assigned = parsed(everything, _assignments(args.set))
+    other = assigned.get("prompt.prompt", args.prompt)
+    if other != args.prompt:  # which names the folder, and is what Shap-E is asked for
+        raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")
     try:
         made = configured(everything, {"prompt.prompt": args.prompt, **given, **assigned}, args.cameras)
         _check_read(made.guidance.method, {**given, **assigned})
@@ -103,7 +106,7 @@ def _assignments(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals:
+        if not equals or not name:
             raise InputError("--set", "NAME=VALUE", text)
         found[name] = value
     return found

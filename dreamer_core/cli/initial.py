@@ -22,6 +22,9 @@ from ..teachers.sdxl.prompt_tokens import plain_words
 SHAPE_SIZE = 0.6
 OPACITY = 0.1
 
+MOST = 20_000_000
+"""Gaussians that a run may begin with."""
+
 
 def add_init_options(parser: argparse.ArgumentParser) -> None:
     """--init, --count, --init-*, --shap-e and --shap-e-*."""
@@ -51,26 +54,29 @@ def add_init_options(parser: argparse.ArgumentParser) -> None:
 
 
 def start(
-    args: argparse.Namespace, seed: int, points: int, device: torch.device
+    args: argparse.Namespace, seed: int, points: int, device: torch.device, resume: bool = False
 ) -> tuple[Gaussians | None, dict[str, Any]]:
     """The Gaussians that the options ask for, `points` of them without --count, and what identifies them.
 
-    Shap-E is not run again for --resume, and gives None there. Errors: InputError.
+    Shap-E is not run again where a run is resumed, and gives None there. Errors: InputError.
     """
     try:
         _check(args)
         if args.shap_e is not None:
-            return _shap_e(args, seed, points, device)
+            return _shap_e(args, seed, points, device, resume)
         args.init = args.init or "sphere"
         gaussians = _shape(args, seed, points) if args.init in SHAPES else _file(args, seed, points)
     except InputError as error:
         field = error.field if error.field.startswith("--") else f"--{error.field.replace(' ', '-')}"
         raise InputError(field, error.expected, error.got, error.remedy) from error
-    return gaussians, {"init": args.init, "init_sha256": content_hash(gaussians), "count": len(gaussians)}
+    kind = args.init if args.init in SHAPES else "file"  # wherever it lies, its content decides
+    return gaussians, {"init": kind, "init_sha256": content_hash(gaussians), "count": len(gaussians)}
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Errors: InputError for options that do not go together."""
+    """Errors: InputError for options that do not go together, and a number out of bounds."""
+    if args.count is not None and args.count > MOST:
+        raise InputError("--count", f"at most {MOST} Gaussians", args.count)
     if args.shap_e is None:
         for name in ("prompt", "cfg", "steps"):
             if getattr(args, f"shap_e_{name}") is not None:
@@ -114,7 +120,7 @@ def _file(args: argparse.Namespace, seed: int, points: int) -> Gaussians:
 
 
 def _shap_e(
-    args: argparse.Namespace, seed: int, points: int, device: torch.device
+    args: argparse.Namespace, seed: int, points: int, device: torch.device, resume: bool
 ) -> tuple[Gaussians | None, dict[str, Any]]:
     from tqdm import tqdm
 
@@ -134,7 +140,7 @@ def _shap_e(
     }
     count = points if args.count is None else args.count
     settings = {"init": args.init, "shap_e": {**asdict(config), **placement}, "count": count}
-    if args.resume:
+    if resume:
         return None, settings
     print(f"Making the initial shape with {args.shap_e} ...", file=sys.stderr, flush=True)
     with tqdm(total=0, desc="Shap-E", unit="step", leave=False) as bar:

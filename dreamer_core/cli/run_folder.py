@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..formats import WRITABLE
 from ..media import FILMS
 from ..optimize import LearningRates, OptimizationState, StepReport, load_state
 from ..optimize.checkpoint import read_metadata
-from ..optimize.identity import Identity, plain
+from ..optimize.identity import RESULTS, Identity, plain
 from ..optimize.regularizers import TERMS
 
 COLUMNS = (
@@ -114,12 +115,20 @@ class RunFolder:
         metadata = self.metadata()
         if metadata.get("fingerprint") == identity.key:
             return
+        results = json.loads(metadata.get("identity", "{}")).get("results")
+        if results != RESULTS:
+            raise InputError(
+                "--resume",
+                "a run whose results this version can go on with",
+                "one of another version",
+                "start another run with --out, or replace this one with --overwrite",
+            )
         found = identity.differences(json.loads(metadata.get("identity", "{}")))
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
             "--resume",
             "the settings that the run began with (only --steps, --memory and cleanup may change)",
-            "; ".join(found[:NAMED]) + more if "identity" in metadata else "a run of another version",
+            "; ".join(found[:NAMED]) + more,
             f"repeat the options recorded in {self.log}, or start another run with --out",
         )
 
@@ -129,12 +138,26 @@ class RunFolder:
         for path in (self.turntable, self.views, *exported):
             path.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Remove everything of an earlier run, before anything of another one is written."""
+        self.remove_pictures()
+        for path in (self.state, self.splat, self.metrics, self.log):
+            path.unlink(missing_ok=True)
+
     def read_metrics(self, steps: int) -> list[dict[str, str]]:
-        """Rows of an earlier part of the run, up to `steps`."""
+        """Rows of an earlier part of the run, up to `steps`; what cannot be read is left out, with a word."""
         if not self.metrics.is_file():
             return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) < steps]
+        rows, bad = [], 0
+        with self.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
+            for found in csv.DictReader(file):
+                if not str(found.get("step")).isdigit() or None in found or None in found.values():
+                    bad += 1
+                elif int(found["step"]) < steps:
+                    rows.append(found)
+        if bad:
+            print(f"{self.metrics}: {bad} lines are left out, which cannot be read", file=sys.stderr, flush=True)
+        return rows
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """All rows, atomically."""

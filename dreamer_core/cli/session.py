@@ -86,7 +86,7 @@ class Session:
         self.first_step = self.state.step
         self.exported: list[Path] = []
         self.kept: Gaussians | None = None
-        self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step))
+        self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step)) if self.resumed else []
 
     @property
     def state(self) -> OptimizationState:
@@ -102,6 +102,8 @@ class Session:
         self.made.config = self.config = config
         self.settings = {**self.settings, "config": config}
         self.folder.path.mkdir(parents=True, exist_ok=True)
+        if not self.resumed:
+            self.folder.clear()
         self.write_log()
         print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
         next(render_views(self.state.gaussians.detach(), turntable(1, 64), WHITE, self.renderer))
@@ -221,9 +223,10 @@ class Session:
         files = [p for p in made if p.exists()]
         if self.status == "interrupted":
             kept = ", ".join(str(path) for path in [*files, self.folder.state])
+            instead = " in place of --overwrite" if self.settings["options"].get("overwrite") else ""
             print(
                 f"Interrupted after {self.state.step} of {self.config.steps} steps. Kept: {kept}. "
-                f"Go on with the same command and --out {self.folder.path} --resume.",
+                f"Go on with the same command and --out {self.folder.path} --resume{instead}.",
                 file=sys.stderr,
             )
             return 130

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..settings import Knob
 from ..teachers.moves import euler_step
 from ..teachers.noise_levels import TIMESTEPS, noise_level
@@ -52,6 +53,11 @@ class SDI(Method):
         float,
         Knob("Fresh noise on top of the inverted one, as a factor. Published: 0.3. Good: 0 to 1.", 0.0, 10.0, 0.05),
     ] = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_first < self.t_last:
+            raise InputError("guidance.t_first", f"at least t_last, {self.t_last}: it falls", self.t_first)
 
     def timestep(self, progress: float) -> int:
         return round(self.t_first + (self.t_last - self.t_first) * progress)

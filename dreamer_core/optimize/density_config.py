@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from ..errors import InputError
 from ..settings import Knob, Settings
 
 Strategy = Literal["default", "mcmc"]
@@ -106,3 +107,9 @@ class DensityConfig(Settings):
             16, 8192, 64, advanced=True,
         ),
     ] = 1024  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.enabled and self.start >= self.stop:
+            remedy = "or nothing is ever refined; to switch it off, set density.enabled"
+            raise InputError("density.start", f"below density.stop, {self.stop}", self.start, remedy)

@@ -102,12 +102,17 @@ STARTER = OptimizeConfig(
     cleanup=CleanupConfig(),
 )
 
+SCHEDULE = ("schedule_steps", "cameras.progress_every")
 Config = TypeVar("Config", bound=OptimizeConfig)
 
 
 def configured(config: Config, given: Mapping[str, Any], angles: str | None = None) -> Config:
-    """`config` with a camera preset's angles, then with all `given` settings by dotted name. Errors: InputError."""
+    """`config` with a camera preset's angles, then with all `given` settings by dotted name. Errors: InputError.
+
+    How often angles grow follows from the schedule as it is given.
+    """
     if angles is not None:
+        config = changed(config, {name: given[name] for name in SCHEDULE if name in given})
         config = replace(config, cameras=with_angles(config.cameras, angles, config.schedule_steps))
     return changed(config, given)
 

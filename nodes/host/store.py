@@ -82,6 +82,12 @@ class RunStore:
         except OSError:  # another run may have dropped the folder while it was empty
             save_state(state, self._path(state.step))
 
+    def forget(self) -> None:
+        """Drop what is kept of this run."""
+        for step in self.steps():
+            with suppress(OSError):
+                self._path(step).unlink()
+
     def steps(self) -> list[int]:
         """The steps at which this run is saved."""
         if self._folder is None:

@@ -560,12 +560,15 @@ def test_another_weight_is_another_run(run, model, caplog):
     assert not torch.equal(results[0].positions, results[1].positions)
 
 
-def test_a_model_that_changes_while_it_runs_is_said_to(run, model):
+def test_a_model_that_changes_while_it_runs_is_said_to(run, model, tmp_path, monkeypatch):
     patched = model.clone()
     patched.set_model_attn2_patch(Counting(1.0))
     _, made, said = run(patched)
     assert made == [0]
     assert said[-1] == "not resumable: something in the model changes while it runs"
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    monkeypatch.setattr(Counting, "called", 0)  # as in a new process
+    assert run(patched)[1] == [0]
 
 
 def test_a_run_that_nobody_can_identify_is_not_kept_and_says_so(run, model, tmp_path):

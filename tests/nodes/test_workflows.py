@@ -15,6 +15,7 @@ FOLDER = ROOT / "example_workflows"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json"))
 FAST = {
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
+    "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLRender": {"path.frames": 2, "resolution": 64},
     "SplatToMesh": {"resolution": 64},

@@ -163,7 +163,7 @@ BAD = [
     (["generate", "x", "--set", "prompt.prompt=y"], "--set prompt.prompt: expected the same as PROMPT, 'x', got 'y'"),
     (["generate", "x", "--set", "=3"], "--set: expected NAME=VALUE, got =3"),
     (
-        ["generate", "x", "--set", "density.start=2000"],
+        ["generate", "x", "--preset", "official", "--set", "density.start=2000"],
         "--set density.start: expected below density.stop, 1500, got 2000",
     ),
     (["generate", "x", "--count", "5000000000"], "--count: expected at most 20000000 Gaussians, got 5000000000"),

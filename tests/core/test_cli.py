@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -395,3 +396,86 @@ def test_lora_option():
     assert Lora.parse("a.safetensors:0.5") == Lora(Path("a.safetensors"), 0.5)
     assert Lora.parse("a.safetensors") == Lora(Path("a.safetensors"), 1.0)
     assert Lora.parse("dir:x/a.safetensors") == Lora(Path("dir:x/a.safetensors"), 1.0)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(finished, tiny_sdxl_dir, tmp_path, monkeypatch):
+    """Not even where the new run ends before its first save."""
+    out = tmp_path / "mug"
+    shutil.copytree(finished, out)
+
+    def fail(*args, **kwargs):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(session.Session, "optimise", fail)
+    assert generate(tiny_sdxl_dir, out, "--overwrite", "--seed", "5") == 1
+    assert {p.name for p in out.iterdir()} == {"run.json", "metrics.csv"}
+    assert json.loads((out / "run.json").read_text())["config"]["seed"] == 5
+    assert (out / "metrics.csv").read_text().count("\n") == 1  # the heading
+
+
+def test_damaged_metrics_are_left_out_with_a_word(finished, tiny_sdxl_dir, tmp_path, capsys):
+    out = tmp_path / "mug"
+    shutil.copytree(finished, out)
+    with (out / "metrics.csv").open("a") as file:
+        file.write("garbage\n")
+    assert generate(tiny_sdxl_dir, out, "--resume", "--steps", "4") == 0
+    assert "metrics.csv: 1 lines are left out, which cannot be read" in capsys.readouterr().err
+    assert [row["step"] for row in csv.DictReader((out / "metrics.csv").open())] == ["0", "1", "2", "3"]
+
+
+def test_another_renderer_is_another_run(finished, tiny_sdxl_dir, tmp_path, capsys):
+    out = tmp_path / "mug"
+    shutil.copytree(finished, out)
+    assert generate(tiny_sdxl_dir, out, "--resume", "--steps", "4", "--renderer", "torch") == 2
+    assert "renderer: numba -> torch" in capsys.readouterr().err
+
+
+def test_a_version_with_other_results_says_so(finished, tiny_sdxl_dir, tmp_path, capsys, monkeypatch):
+    from dreamer_core.cli import run_folder
+    from dreamer_core.optimize import identity
+
+    for module in (run_folder, identity):
+        monkeypatch.setattr(module, "RESULTS", 99)
+    out = tmp_path / "mug"
+    shutil.copytree(finished, out)
+    assert generate(tiny_sdxl_dir, out, "--resume", "--steps", "4") == 2
+    assert "got one of another version; start another run with --out" in capsys.readouterr().err
+
+
+def test_the_start_is_known_by_its_content_not_by_its_place(finished, tiny_sdxl_dir, tmp_path):
+    for name in ("a.ply", "b.ply"):
+        shutil.copy(finished / "splat.ply", tmp_path / name)
+    out = tmp_path / "again"
+    options = ["--model", str(tiny_sdxl_dir), "--preset", "starter", "--views", "1", "--resolution", "64"]
+    begin = ["generate", "a red mug", *options, "--out", str(out)]
+    assert main([*begin, "--steps", "1", "--init", str(tmp_path / "a.ply")]) == 0
+    assert main([*begin, "--steps", "2", "--init", str(tmp_path / "b.ply"), "--resume"]) == 0
+
+
+def test_memory_of_a_processor_that_runs_out(tiny_sdxl_dir, tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: 1 bytes")
+
+    monkeypatch.setattr(session.Session, "optimise", fail)
+    assert generate(tiny_sdxl_dir, tmp_path / "mug") == 1
+    assert "generate: out of memory" in capsys.readouterr().err
+
+
+def test_angles_follow_the_schedule_that_is_given(capsys):
+    found = shown(capsys, "--preset", "starter", "--cameras", "head", "--set", "schedule_steps=400")
+    assert found["cameras.progress_every"] == "100"
+
+
+@pytest.mark.parametrize("method", ["sds", "csd", "sdi", "asd"])
+def test_what_show_prints_set_takes_for_every_method(method, capsys):
+    argv = ["generate", "x", "--method", method, "--show"]
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main([*argv, *(word for line in lines for word in ("--set", line))]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_preview_takes_the_options_of_generate(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", "x", "--shap-e", "nowhere"]) == 2
+    assert "preview: error: --shap-e" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from ..dreamer_core.errors import InputError
 from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
+from ..dreamer_core.optimize.presets import unread
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
@@ -105,6 +106,17 @@ def without_effect(method: Method, model: Any) -> str:
     return " · ".join(found)
 
 
+def joined(*texts: str) -> str:
+    """What the user should know, in one line."""
+    return " · ".join(filter(None, texts))
+
+
+def without_use(config: OptimizeConfig, preset: str, *given: Overrides | None) -> str:
+    """Which of the settings that people touched have no effect, and why; empty where all have."""
+    found = unread(config, PRESETS[preset].config, [name for one in given for name in one or ()])
+    return ", ".join(f"no effect: {name} ({why})" for name, why in found.items())
+
+
 def run(
     model: Any,
     vae: Any,
@@ -114,10 +126,11 @@ def run(
     renderer: str,
     node_id: str | None,
     workflow: str | None = None,
+    known: str = "",
 ) -> tuple[Run, str]:
     """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
-    Also gives what the user should know of it, or "". Call outside inference mode.
+    Also gives what the user should know of it, with what is `known` before, or "". Call outside inference mode.
     """
     method = config.guidance.method
     if method.needs_artefacts and prompt.views.artefact is None:
@@ -126,7 +139,8 @@ def run(
     backend = resolve_backend(renderer, device)
     inputs = (model, vae, prompt, splat, config.recipe, backend)
     name, note = run_name(*inputs)
-    note = " · ".join(filter(None, (note, without_effect(method, model))))
+    known = joined(known, without_effect(method, model))
+    note = joined(note, known)
     if note:
         say(note, node_id)
     store = RunStore(name)
@@ -147,7 +161,7 @@ def run(
     finally:
         if name is not None and run_name(*inputs)[0] != name:
             store.forget()
-            note = " · ".join(filter(None, (CHANGING, without_effect(method, model))))
+            note = joined(CHANGING, known)
             say(note, node_id)
     progress.close()
     return made, note
@@ -265,9 +279,11 @@ class DreamerXLOptimize(io.ComfyNode):
             check_model(model)
             own = overrides(top_level().values(), values) | {"seed": seed}  # which has no untouched value
             own |= overrides([clean_up()], {"enabled": cleanup})
-            config = build_config(preset, guidance, clip, cameras, density, regularizers, own)
+            settings = (guidance, clip, cameras, density, regularizers, own)
+            config = build_config(preset, *settings)
+            useless = without_use(config, preset, *settings)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-            made, note = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow)
+            made, note = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow, useless)
             gaussians = made.result()
             if config.cleanup.enabled:
                 line = f"{len(gaussians):,} Gaussians · {described(made.cleaned)}"

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 from ..errors import InputError
-from ..guidance import Method
 from ..optimize import OptimizeConfig, Preset
-from ..optimize.presets import configured
+from ..optimize.presets import configured, unread
 from ..prompts import PromptConfig
 from ..setting_values import parsed
 from ..settings import Choice, Setting, declared_settings
@@ -83,7 +82,7 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")
     try:
         made = configured(everything, {"prompt.prompt": args.prompt, **given, **assigned}, args.cameras)
-        _check_read(made.guidance.method, {**given, **assigned})
+        _check_read(made, everything, {**given, **assigned})
         return made
     except InputError as error:
         name = "prompt.prompt" if error.field == "prompt" else error.field
@@ -94,11 +93,14 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         raise InputError(shown, error.expected, error.got, error.remedy) from error
 
 
-def _check_read(method: Method, given: Iterable[str]) -> None:
-    """Errors: InputError for a setting of guidance that the method does not read, and so would do nothing."""
+def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]) -> None:
+    """Errors: InputError for a setting that would do nothing."""
+    method = made.guidance.method
     for name in given:
         if name in (f"guidance.{field}" for field in method.ignores):
             raise InputError(name, f"a setting that {method.name} reads", "one that it does not", "leave it out")
+    for name, why in unread(made, base, given).items():
+        raise InputError(name, "a setting that has an effect", f"one that has none: {why}", "leave it out")
 
 
 def _assignments(texts: Sequence[str]) -> dict[str, str]:

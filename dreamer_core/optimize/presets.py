@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..guidance import ClipConfig, GuidanceConfig
 from ..guidance.tsm import TSM
 from ..orbit import OrbitConfig, with_angles
-from ..setting_values import changed
+from ..setting_values import changed, values
 from .cleanup import CleanupConfig
 from .density_config import DensityConfig
 from .learning_rates import LearningRates
@@ -115,6 +115,27 @@ def configured(config: Config, given: Mapping[str, Any], angles: str | None = No
         config = changed(config, {name: given[name] for name in SCHEDULE if name in given})
         config = replace(config, cameras=with_angles(config.cameras, angles, config.schedule_steps))
     return changed(config, given)
+
+
+def unread(config: OptimizeConfig, base: OptimizeConfig, given: Iterable[str]) -> dict[str, str]:
+    """Of the given settings, or ends of pairs, those that differ from `base` and have no effect -> why.
+
+    A group that is switched off reads its switch alone, and a method does without some of the shared settings.
+    """
+    now, before = dict(values(config)), dict(values(base))
+    method, found = config.guidance.method, {}
+    for name in given:
+        whole = name if name in now else name.rpartition("_")[0]
+        group, _, field = whole.rpartition(".")
+        if whole not in now or now[whole] == before.get(whole):
+            continue
+        if group == "guidance" and field in method.ignores:
+            found[name] = f"{method.name} does not read it"
+        elif field != "enabled" and now.get(f"{group}.enabled") is False:
+            found[name] = f"{group}.enabled is false"
+        elif config.clip.mode == "off" and name in ("clip.threshold", "clip.ramp_from", "clip.ramp_steps"):
+            found[name] = "clip.mode is off"
+    return found
 
 
 PRESETS: dict[str, Preset] = {

@@ -162,6 +162,11 @@ BAD = [
         "--set: expected the name of a setting, got prompt.frnt; did you mean",
     ),
     (["generate", "x", "--set", "prompt.prompt=y"], "--set prompt.prompt: expected the same as PROMPT, 'x', got 'y'"),
+    (
+        ["generate", "x", "--set", "density.max_gaussians=500"],
+        "--set density.max_gaussians: expected a setting that has an effect, got one that has none: density.enabled is",
+    ),
+    (["generate", "x", "--clip", "off", "--set", "clip.threshold=0.2"], "got one that has none: clip.mode is off"),
     (["generate", "x", "--set", "=3"], "--set: expected NAME=VALUE, got =3"),
     (
         ["generate", "x", "--preset", "official", "--set", "density.start=2000"],

@@ -346,6 +346,18 @@ def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))  # a ruined state is not resumed
 
 
+def test_settings_without_effect_are_named(ours, execute):
+    node = ours("nodes.optimize")
+    off = execute("DreamerXLDensityControl", max_gaussians=900).args[0]
+    sds = execute("DreamerXLTSMGuidance", method={"method": "sds"}, delta=50, t_max=400).args[0]
+    for preset, given, text in (
+        ("starter", off, "no effect: density.max_gaussians (density.enabled is false)"),
+        ("official", off, ""),
+        ("official", sds, "no effect: guidance.delta (sds does not read it)"),
+    ):
+        assert node.without_use(node.build_config(preset, given), preset, given, None) == text
+
+
 def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
     """Four pictures as ComfyUI's own decoder makes them, and the cost of the preset; a cancel gets through."""
     import comfy.model_management as mm

@@ -171,7 +171,7 @@ def test_camera_presets_keep_distances_and_fields_of_view():
     assert full.elevation[0] < -45
     assert full.elevation[1] > 60
     assert OrbitConfig(azimuth=(-90.0, 90.0)).azimuth_range(5000) == (-90.0, 90.0)  # grows only where asked to
-    with pytest.raises(InputError, match="cameras: expected one of object, head, full, got feet"):
+    with pytest.raises(InputError, match="angles: expected one of object, head, full, got feet"):
         with_angles(starter, "feet")
 
 

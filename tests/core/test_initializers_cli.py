@@ -28,14 +28,14 @@ def small_grid(monkeypatch):
     monkeypatch.setattr(shap_e, "GRID", 24)
 
 
-def arguments(*options, resume=False):
+def arguments(*options):
     parser = argparse.ArgumentParser()
     add_init_options(parser)
-    return argparse.Namespace(**vars(parser.parse_args(options)), prompt="a red mug", resume=resume)
+    return argparse.Namespace(**vars(parser.parse_args(options)), prompt="a red mug")
 
 
 def begin(*options, resume=False):
-    return start(arguments(*options, resume=resume), 0, 300, CPU)
+    return start(arguments(*options), 0, 300, CPU, resume)
 
 
 def test_shapes_take_size_and_opacity():

@@ -334,7 +334,11 @@ def test_a_refused_prompt_and_a_lost_snapshot_leave_no_rejection_unhandled(page,
         page.driver.execute_cdp_cmd("Network.enable", {})
         page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/dreamerxl/*"]})
         message = {"node": "2", "workflow": None, "id": "lost", "step": 1, "steps": 2, "shown": 3, "count": 3}
-        page.run("api.dispatchEvent(new CustomEvent('dreamerxl.snapshot', {detail: $[0]}));", message)
+        page.run(  # of a run that begins now: the latest one was another workflow's
+            "api.dispatchEvent(new CustomEvent('execution_start', {detail: {prompt_id: 'lost'}}));"
+            "api.dispatchEvent(new CustomEvent('dreamerxl.snapshot', {detail: $[0]}));",
+            message,
+        )
         page.wait("the lost snapshot", lambda: page.run("return __lost.length"))
         assert page.run("return __lost") == ["GET"]
         page.run("await new Promise(r => setTimeout(r, 1000));")  # the browser reports them some time later

@@ -93,6 +93,7 @@ def test_a_workflow_of_an_earlier_version_means_what_it_meant(page, comfy, name,
 SMALL = {
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
+    "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
     "SplatToMesh": {"resolution": 64},
 }
 """Values of widgets by the node's type."""

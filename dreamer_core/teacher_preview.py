@@ -132,6 +132,13 @@ def findings(recognition: Recognition, cost: Cost, free: int | None = None) -> s
     return "\n".join(lines)
 
 
+def summary(recognition: Recognition, cost: Cost) -> str:
+    """The same in one line."""
+    taken = [f"takes its {name} for {recognition.found[name]}" for name in recognition.confused]
+    told = "; ".join(taken) or "tells its sides apart"
+    return f"{told} · about {duration(cost.seconds)} · {cost.evaluations:,} evaluations · {cost.gaussians:,} Gaussians"
+
+
 def duration(seconds: float) -> str:
     """3 h 12 min, 4 min or 20 s."""
     if seconds < 90:

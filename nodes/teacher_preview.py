@@ -16,7 +16,7 @@ from ..dreamer_core.initializers import initial_shape
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.rendering import resolve_backend
-from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise
+from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise, summary
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat
@@ -130,9 +130,9 @@ class DreamerXLTeacherPreview(io.ComfyNode):
             else:
                 start = one_from_splat(splat)
             sampling = {"steps": sampling_steps, "scale": sampling_cfg, "seed": seed}
-            pictures, text = look(model, vae, prompt, config, start, sampling, cls.hidden.unique_id)
+            pictures, text, line = look(model, vae, prompt, config, start, sampling, cls.hidden.unique_id)
             images = decoded(model, vae, pictures)
-            say(text, cls.hidden.unique_id)
+            say(line, cls.hidden.unique_id)
             return io.NodeOutput(images, text, ui=ui.PreviewImage(images, cls=cls))
 
 
@@ -144,8 +144,8 @@ def look(
     start: Gaussians,
     sampling: dict[str, Any],
     node_id: str | None,
-) -> tuple[Tensor, str]:
-    """Latents [V, C, h, w] of the four sides, and what was found."""
+) -> tuple[Tensor, str, str]:
+    """Latents [V, C, h, w] of the four sides, what was found, and the same in one line for the node."""
     device, drawn = model.load_device, sampling["steps"]
     backend = resolve_backend("auto", device)
     free = int(mm.get_free_memory(device))
@@ -167,7 +167,8 @@ def look(
         cost = measure(teacher, views, config, start.to(device), backend)
     bar.update_absolute(of, of)
     note = without_effect(config.guidance.method, model)
-    return pictures, "\n".join(filter(None, (findings(recognition, cost, free), note)))
+    text, line = findings(recognition, cost, free), summary(recognition, cost)
+    return pictures, "\n".join(filter(None, (text, note))), " · ".join(filter(None, (line, note)))
 
 
 def decoded(model: Any, vae: Any, latents: Tensor) -> Tensor:  # [V, H, W, 3]

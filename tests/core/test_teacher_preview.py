@@ -22,6 +22,7 @@ from dreamer_core.teacher_preview import (
     findings,
     recognise,
     sampling_levels,
+    summary,
 )
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
 from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
@@ -128,6 +129,8 @@ def test_confusion_is_named():
     assert "about 3 h 2 min" in text
     assert "2.0 GiB of 4.0 GiB free before" in text
     assert "5, 9 at the most" in text
+    assert summary(found, cost) == "takes its right for front · about 3 h 2 min · 1,234 evaluations · 5 Gaussians"
+    assert summary(Recognition(errors[[0, 3, 2, 3]]), cost).startswith("tells its sides apart · about 3 h")
     assert [duration(s) for s in (20.4, 100, 3600)] == ["20 s", "2 min", "1 h 0 min"]
 
 

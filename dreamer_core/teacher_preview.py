@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from .cameras import orbit_cameras
 from .guidance import guided_noise
 from .optimize.cost import Cost
 from .prompts import ViewPrompts
+from .settings import Knob, Settings
 from .teachers.moves import euler_step
 from .teachers.noise_levels import noise_level
 from .teachers.teacher import Conditioning, Request, Teacher
@@ -24,6 +26,19 @@ WORDS = {"front": "front", "right": "side", "back": "back", "left": "side"}
 ELEVATION = 15.0
 TIMES = (300, 500, 700)
 """Timesteps of SDXL's schedule at which predictions are compared; there noise hides details, not the shape."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Settings):
+    """How the pictures are drawn."""
+
+    sampling_steps: Annotated[
+        int, Knob("DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models.", 1, 1000, 1)
+    ] = 25
+    sampling_cfg: Annotated[
+        float,
+        Knob("Guidance scale of the pictures (unitless). 4 to 8; 1 to 2 for few-step models.", 0.0, 100.0, 0.5),
+    ] = 5.0
 
 
 def sampling_levels(sigmas: Tensor, steps: int) -> list[float]:
@@ -39,8 +54,7 @@ def draw(
     prompts: ViewPrompts,
     *,
     resolution: int,
-    steps: int = 25,
-    scale: float = 5.0,
+    sampling: SamplingConfig,
     seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tensor:  # [V, C, h, w]
@@ -52,11 +66,11 @@ def draw(
     cond = prompts.at(cameras)
     with torch.no_grad():
         grey = teacher.encode(torch.full((1, resolution, resolution, 3), 0.5))
-        levels = sampling_levels(teacher.sigmas, steps)
+        levels = sampling_levels(teacher.sigmas, sampling.sampling_steps)
         noise = torch.randn(len(cameras), *grey.shape[1:], generator=torch.Generator().manual_seed(seed))
         x = levels[0] * noise.to(grey)
         for done, (now, after) in enumerate(pairwise(levels), 1):
-            eps, _, _ = guided_noise(teacher, x, now, cond, scale)
+            eps, _, _ = guided_noise(teacher, x, now, cond, sampling.sampling_cfg)
             x = euler_step(x, eps, now, after)
             on_step(done, len(levels) - 1)
     return x

@@ -33,6 +33,7 @@ from .host.mesh import one_from_mesh
 from .host.splat import one_from_splat, to_splat
 from .shap_e import NONE_FOUND, make_shape, shap_e_folders
 from .sockets import CATEGORY, chosen, errors_named, wrong_choice
+from .widgets import seed_widget
 
 SOURCES = (*SHAPES, "file", "splat", "mesh", "shap-e")
 COUNT = 40_000
@@ -205,15 +206,7 @@ class DreamerXLInitialize(io.ComfyNode):
                     tooltip="A plain shape of grey Gaussians, a file of the input folder, another node's splat or "
                     "mesh, or Shap-E's shape of a few words.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Seed of the random positions. Any whole number.",
-                ),
+                seed_widget("Seed of the random positions. Any whole number."),
                 io.Combo.Input(
                     "up",
                     options=list(UPS),

@@ -40,7 +40,7 @@ from .sockets import (
     errors_named,
     validated,
 )
-from .widgets import PRESET, Overrides, on_preset, one_of, overrides, preset_widgets, settings_of
+from .widgets import PRESET, Overrides, on_preset, one_of, overrides, preset_widgets, seed_widget, settings_of
 
 NAME = "Dreamer XL Optimize"
 CHANGING = "not resumable: something in the model changes while it runs"
@@ -202,14 +202,7 @@ class DreamerXLOptimize(io.ComfyNode):
                     + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
                 ),
                 *(placed[name] for name in NUMBERS),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip=top["seed"].knob.tip,
-                ),
+                seed_widget(top["seed"].knob.tip, optional=False),
                 wired(DreamerGuidance, "guidance", "Method and timesteps."),
                 wired(DreamerClip, "clip", "Pixel-by-pixel gradient clipping."),
                 wired(DreamerCameras, "cameras", "Cameras and backgrounds."),

@@ -16,7 +16,8 @@ from ..dreamer_core.initializers import initial_shape
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.rendering import resolve_backend
-from ..dreamer_core.teacher_preview import DIRECTIONS, draw, findings, recognise, summary
+from ..dreamer_core.settings import own_settings
+from ..dreamer_core.teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise, summary
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat
@@ -30,7 +31,7 @@ from .sockets import (
     PromptBundle,
     errors_named,
 )
-from .widgets import Overrides, one_of, overrides, preset_widgets
+from .widgets import Overrides, one_of, overrides, plain_values, plain_widgets, preset_widgets, seed_widget
 
 NAME = "Dreamer XL Teacher Preview"
 AFTER_DRAWING = 5
@@ -61,32 +62,8 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                     "preset", options=list(PRESETS), default="official", tooltip="The preset that Optimize runs with."
                 ),
                 *preset_widgets(top_level()[name] for name in NUMBERS),
-                io.Int.Input(
-                    "sampling_steps",
-                    default=25,
-                    min=1,
-                    max=1000,
-                    optional=True,
-                    tooltip="DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models.",
-                ),
-                io.Float.Input(
-                    "sampling_cfg",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.5,
-                    optional=True,
-                    tooltip="Guidance scale of the pictures (unitless). 4 to 8; 1 to 2 for few-step models.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Other seeds show how much the pictures differ among themselves.",
-                ),
+                *plain_widgets(own_settings(SamplingConfig)),
+                seed_widget("Other seeds show how much the pictures differ among themselves."),
                 io.Splat.Input(
                     "splat", optional=True, tooltip="What Optimize starts from. Not wired: as many as the preset's."
                 ),
@@ -112,8 +89,6 @@ class DreamerXLTeacherPreview(io.ComfyNode):
         vae: Any,
         prompt: PromptBundle,
         preset: str,
-        sampling_steps: int = 25,
-        sampling_cfg: float = 5.0,
         seed: int = 0,
         splat: Types.SPLAT | None = None,
         guidance: Overrides | None = None,
@@ -129,8 +104,8 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                 start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
             else:
                 start = one_from_splat(splat)
-            sampling = {"steps": sampling_steps, "scale": sampling_cfg, "seed": seed}
-            pictures, text, line = look(model, vae, prompt, config, start, sampling, cls.hidden.unique_id)
+            sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values))
+            pictures, text, line = look(model, vae, prompt, config, start, sampling, seed, cls.hidden.unique_id)
             images = decoded(model, vae, pictures)
             say(line, cls.hidden.unique_id)
             return io.NodeOutput(images, text, ui=ui.PreviewImage(images, cls=cls))
@@ -142,11 +117,12 @@ def look(
     prompt: PromptBundle,
     config: OptimizeConfig,
     start: Gaussians,
-    sampling: dict[str, Any],
+    sampling: SamplingConfig,
+    seed: int,
     node_id: str | None,
 ) -> tuple[Tensor, str, str]:
     """Latents [V, C, h, w] of the four sides, what was found, and the same in one line for the node."""
-    device, drawn = model.load_device, sampling["steps"]
+    device, drawn = model.load_device, sampling.sampling_steps
     backend = resolve_backend("auto", device)
     free = int(mm.get_free_memory(device))
     bar, of = comfy.utils.ProgressBar(drawn + AFTER_DRAWING, node_id=node_id), drawn + AFTER_DRAWING
@@ -157,11 +133,12 @@ def look(
         pictures = draw(
             *(teacher, views),
             resolution=config.resolution,
-            **sampling,
+            sampling=sampling,
+            seed=seed,
             on_step=lambda done, _: bar.update_absolute(done, of),
         )
         say("comparing, timing two steps", node_id)
-        recognition = recognise(teacher, views, pictures, seed=sampling["seed"])
+        recognition = recognise(teacher, views, pictures, seed=seed)
         bar.update_absolute(drawn + 1, of)
         config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
         cost = measure(teacher, views, config, start.to(device), backend)

@@ -126,6 +126,13 @@ def _preset_widget(setting: Setting, end: int, left: str, note: str = "") -> io.
     return _widget(setting, ends(setting)[end], nothing, " ".join(word for word in words if word))
 
 
+def seed_widget(tip: str, optional: bool = True) -> io.Input:
+    """A seed that the editor can change after every run."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, optional=optional, tooltip=tip
+    )
+
+
 def plain_widgets(settings: Iterable[Setting]) -> list[io.Input]:
     """Optional widgets that begin with the declared defaults."""
     return [

@@ -27,7 +27,7 @@ from dreamer_core.optimize.cleanup import CleanupConfig, clean
 from dreamer_core.optimize.presets import OFFICIAL
 from dreamer_core.orbit import OrbitConfig, sample_orbit
 from dreamer_core.prompts import PromptConfig, encode_prompts, view_weights
-from dreamer_core.teacher_preview import draw
+from dreamer_core.teacher_preview import SamplingConfig, draw
 
 from . import comfyui
 from .thumbnails import graph_picture, save
@@ -216,7 +216,12 @@ def teacher_views() -> Image.Image:
     from dreamer_core.teachers.sdxl.loading import load_sdxl
 
     teacher = load_sdxl(starter_checkpoint(), keep_decoder=True)
-    pictures = draw(teacher, encode_prompts(teacher, PromptConfig("a green chair")), resolution=128)
+    pictures = draw(
+        teacher,
+        encode_prompts(teacher, PromptConfig("a green chair")),
+        resolution=128,
+        sampling=SamplingConfig(),
+    )
     views = [Image.fromarray(to_uint8(image)) for image in teacher.decode(pictures)]
     sheet = Image.new("RGB", (SIDE * len(views), SIDE))
     for i, view in enumerate(views):

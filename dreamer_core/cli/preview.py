@@ -12,8 +12,10 @@ from ..optimize import PRESETS
 from ..optimize.cost import measure
 from ..optimize.memory import free_bytes
 from ..prompts import encode_prompts
-from ..teacher_preview import DIRECTIONS, draw, findings, recognise
+from ..settings import own_settings
+from ..teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise
 from .generate import add_recipe_options, check_paths, checked, load_teacher, prepare, preset_name
+from .generate_config import option
 from .initial import start
 from .options import check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name
@@ -23,18 +25,21 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the command to the parser."""
     parser = commands.add_parser("preview", help="what the teacher draws for a prompt, and what `generate` would cost")
     add_recipe_options(parser)
-    parser.add_argument("--sampling-steps", type=int, default=25, help="DDIM steps of each picture (default: 25)")
-    parser.add_argument("--sampling-cfg", type=float, default=5.0, help="guidance scale of the pictures (default: 5)")
+    for setting in own_settings(SamplingConfig):
+        about = f"{setting.knob.tip} (default: {setting.default:g})"
+        parser.add_argument(option(setting), type=setting.number or str, default=setting.default, help=about)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: outputs/<prompt>-preview.png")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, compare, time two steps; print what was found, and write the pictures side by side."""
-    if not 1 <= args.sampling_steps <= 1000:
-        raise InputError("--sampling-steps", "a whole number from 1 to 1000", args.sampling_steps)
-    if not 0.0 <= args.sampling_cfg <= 100.0:
-        raise InputError("--sampling-cfg", "a number from 0 to 100", args.sampling_cfg)
+    from tqdm import tqdm
+
+    declared = own_settings(SamplingConfig)
+    for setting in declared:
+        setting.check(getattr(args, setting.field), option(setting))
+    sampling = SamplingConfig(**{setting.field: getattr(args, setting.field) for setting in declared})
     everything = checked(args)
     if everything is None:
         return 0
@@ -53,19 +58,16 @@ def run(args: argparse.Namespace) -> int:
     teacher.release_text_encoders()
     prepare(args, teacher, config, device)
 
-    def on_step(done: int, of: int) -> None:
-        print(f"\rDrawing {done}/{of}", end="", file=sys.stderr, flush=True)
+    with tqdm(total=0, desc="Drawing", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]") as bar:
 
-    pictures = draw(
-        teacher,
-        prompts,
-        resolution=config.resolution,
-        steps=args.sampling_steps,
-        scale=args.sampling_cfg,
-        seed=config.seed,
-        on_step=on_step,
-    )
-    print("\nComparing, timing two steps ...", file=sys.stderr, flush=True)
+        def on_step(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        pictures = draw(
+            teacher, prompts, resolution=config.resolution, sampling=sampling, seed=config.seed, on_step=on_step
+        )
+    print("Comparing, timing two steps ...", file=sys.stderr, flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_png(contact_sheet(teacher.decode(pictures).cpu()), out)
     recognition = recognise(teacher, prompts, pictures, seed=config.seed)

@@ -115,15 +115,15 @@ class RunFolder:
         metadata = self.metadata()
         if metadata.get("fingerprint") == identity.key:
             return
-        results = json.loads(metadata.get("identity", "{}")).get("results")
-        if results != RESULTS:
+        saved = json.loads(metadata.get("identity", "{}"))
+        if saved.get("results") != RESULTS:
             raise InputError(
                 "--resume",
                 "a run whose results this version can go on with",
                 "one of another version",
                 "start another run with --out, or replace this one with --overwrite",
             )
-        found = identity.differences(json.loads(metadata.get("identity", "{}")))
+        found = identity.differences(saved)
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
             "--resume",

@@ -135,7 +135,7 @@ class Session:
 
             def on_step(report: StepReport) -> bool:
                 if report.step == self.first_step:
-                    self.folder.remove_pictures()  # of the run that this one replaces or extends
+                    self.folder.remove_pictures()  # of the run that this one extends
                 self.rows.append(row(report))
                 for name, seconds in report.seconds.items():
                     self.phases[name] += seconds

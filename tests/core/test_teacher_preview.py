@@ -17,6 +17,7 @@ from dreamer_core.setting_values import changed
 from dreamer_core.teacher_preview import (
     DIRECTIONS,
     Recognition,
+    SamplingConfig,
     draw,
     duration,
     findings,
@@ -55,7 +56,9 @@ def test_pictures_are_diffusers_own(sdxl, prompts):
     from diffusers import DDIMScheduler
 
     done = []
-    ours = draw(sdxl, prompts, resolution=64, steps=5, scale=4.0, seed=3, on_step=lambda *at: done.append(at))
+    ours = draw(
+        sdxl, prompts, resolution=64, sampling=SamplingConfig(5, 4.0), seed=3, on_step=lambda *at: done.append(at)
+    )
     assert done == [(i, 5) for i in range(1, 6)]
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,

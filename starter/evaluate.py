@@ -15,9 +15,7 @@ from .export import OUTPUT
 from .judge import load_judge
 from .progress import save_sheet
 from .sample import draw, load_pipeline
-from .world import Subject, all_subjects, heldout_subjects
-
-VIEWS = ("front view", "side view", "back view")
+from .world import VIEW_WORDS, Subject, all_subjects, heldout_subjects
 
 
 def choose(samples: int, seed: int = 0) -> list[tuple[Subject, str]]:
@@ -25,11 +23,11 @@ def choose(samples: int, seed: int = 0) -> list[tuple[Subject, str]]:
     generator = torch.Generator().manual_seed(seed)
     heldout = sorted(heldout_subjects(), key=str)
     trained = [s for s in all_subjects() if s not in heldout_subjects()]
-    chosen = []
+    views, chosen = list(VIEW_WORDS), []
     for i in range(samples):
         pool = heldout if i % 2 else trained
         subject = pool[int(torch.randint(len(pool), (1,), generator=generator))]
-        chosen.append((subject, VIEWS[i // 2 % 3]))
+        chosen.append((subject, views[i // 2 % len(views)]))
     return chosen
 
 

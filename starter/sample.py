@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .export import OUTPUT
 from .progress import save_sheet
+from .world import VIEW_WORDS
 
 
 def load_pipeline(checkpoint: Path = OUTPUT, lora: Path | None = None) -> StableDiffusionXLPipeline:
@@ -51,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("grid.png"))
     parser.add_argument("--checkpoint", type=Path, default=OUTPUT)
     parser.add_argument("--lora", type=Path)
-    parser.add_argument("--columns", type=int, default=6, help="pictures per prompt: two of each view")
+    parser.add_argument("--columns", type=int, default=8, help="pictures per prompt: two of each view")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    views = ("front view", "side view", "back view")
-    prompts = [f"{p}, {views[i % 3]}" for p in options.prompts for i in range(options.columns)]
+    views = list(VIEW_WORDS)
+    prompts = [f"{p}, {views[i % len(views)]}" for p in options.prompts for i in range(options.columns)]
     pipe = load_pipeline(options.checkpoint, options.lora)
     images = draw(pipe, prompts, steps=options.steps, guidance=options.guidance, seed=options.seed)
     save_sheet(images, options.out, options.columns)

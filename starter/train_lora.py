@@ -87,5 +87,5 @@ def train(minutes: float, seed: int = 0) -> None:
         if step % 100 == 0:
             keep()
     keep()
-    save_sheet(sample(nets, vae, list(SHEET_PROMPTS)), WORK / f"lora_{STYLE}.png", 6)
+    save_sheet(sample(nets, vae, list(SHEET_PROMPTS)), WORK / f"lora_{STYLE}.png", 8)
     print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1e6:.2f} MB")

@@ -16,11 +16,10 @@ from .latents import load_latents
 from .model import TextEncoders, alphas_cumprod, build_unet, predict
 from .progress import Average, Clock, Parts, load_checkpoint, save_atomically, save_sheet
 from .train_vae import load_vae
-from .world import view_blend, view_word
+from .world import VIEW_WORDS, view_words
 
 CHECKPOINT = WORK / "unet.pt"
 CPU = torch.device("cpu")
-VIEWS = ("front view", "side view", "back view")
 BATCH, PARTS = 32, 2
 LEARNING_RATE = 1e-3
 RATE_AGAIN = 7e-4
@@ -31,13 +30,15 @@ AVERAGE_EVERY = 5
 """Steps between two updates of the averaged weights."""
 EMPTY = 0.12
 """Share of empty captions: the unconditional branch that TSM, ISM and guidance need."""
-BLENDED = 0.5
+BLENDED = 0.7
 """Share of the captions with a view whose embedding is blended between two view words by azimuth, as in 3D."""
+SIDED = 0.85
+"""Share of the captions that tell left from right; the others say "side view" of both."""
 SHEET_PROMPTS = tuple(
     f"{thing}, {view}"
     for thing in ("a red mug", "a blue car", "a yellow duck", "a green striped chair", "a purple dotted rocket",
                   "a pink house", "a white robot", "an orange teapot")
-    for view in VIEWS
+    for view in VIEW_WORDS
 )  # fmt: skip
 
 
@@ -69,18 +70,19 @@ class Nets:
 def encode_captions(text: TextEncoders, words: Words, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Context [B, 77, 128] and pooled [B, 128] of random captions of `words`, with views blended as in 3D."""
     count = len(words)
-    draws = torch.rand(count, 2, generator=generator)
-    first, weight = view_blend(words.azimuth)
+    draws = torch.rand(count, 3, generator=generator).tolist()
     texts: list[str] = []
     others: list[str] = []
-    for i in range(count):
-        blend = bool(draws[i, 1] < BLENDED)
-        view = VIEWS[first[i]] if blend else view_word(float(words.azimuth[i]))
-        said = "" if draws[i, 0] < EMPTY else caption(words.subject(i), view, generator)
-        blend = blend and said.endswith(view)
-        weight[i] = weight[i] if blend else 0.0
+    shares: list[float] = []
+    for i, (keep, blend, sided) in enumerate(draws):
+        first, second, share = view_words(float(words.azimuth[i]), sided < SIDED)
+        if blend >= BLENDED:  # the nearer word alone
+            first, share = (second if share > 0.5 else first), 0.0
+        said = "" if keep < EMPTY else caption(words.subject(i), first, generator)
         texts.append(said)
-        others.append(said.removesuffix(view) + VIEWS[first[i] + 1] if blend else said)
+        others.append(said.removesuffix(first) + second)
+        shares.append(share if said.endswith(first) else 0.0)
+    weight = torch.tensor(shares)
     blended = (weight > 0).nonzero()[:, 0]
     context, pooled = text(texts + [others[i] for i in blended.tolist()])
     amount, blended = weight[blended].to(context.device), blended.to(context.device)
@@ -182,6 +184,6 @@ def train(minutes: float, seed: int = 0, device: torch.device = CPU) -> None:
             latents, words = load_latents()  # more shards may have come
         if step % 1000 == 0 or step == 500:
             average.swap(parameters)
-            save_sheet(sample(nets, vae, list(SHEET_PROMPTS)), WORK / f"samples_{step:06d}.png", 6)
+            save_sheet(sample(nets, vae, list(SHEET_PROMPTS)), WORK / f"samples_{step:06d}.png", 8)
             average.swap(parameters)
     keep()

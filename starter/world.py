@@ -37,6 +37,8 @@ SECOND: dict[str, Rgb] = dict.fromkeys(COLOURS, (0.97, 0.97, 0.97)) | {
     "white": (0.28, 0.30, 0.34),
 }
 """The colour of stripes and dots."""
+VIEW_WORDS = {"front view": 0.0, "left side view": 90.0, "back view": 180.0, "right side view": -90.0}
+"""What captions call a direction -> its azimuth in degrees."""
 LIGHT = (0.40, 0.80, 0.45)
 LAYERS = 7
 HELDOUT_FILE = Path(__file__).with_name("heldout.json")
@@ -79,17 +81,16 @@ def parse_prompt(prompt: str) -> Subject | None:
     return Subject(kind, colour, pattern) if kind and colour else None
 
 
-def view_word(azimuth: float) -> str:
-    """ "front view", "side view" or "back view", whichever of 0, +-90, 180 degrees is nearest."""
-    turned = abs((azimuth + 180.0) % 360.0 - 180.0)
-    return "front view" if turned < 45 else "side view" if turned <= 135 else "back view"
+def view_words(azimuth: float, sided: bool = True) -> tuple[str, str, float]:
+    """The two view words around an azimuth in degrees, and the share of the second in [0, 1].
 
-
-def view_blend(azimuth: Tensor) -> tuple[Tensor, Tensor]:
-    """Azimuths [B] in degrees -> index [B] of the first of (front, side, back) and the weight [B] of the next."""
-    turned = ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
-    first = turned.floor().clamp(0, 1)
-    return first.long(), turned - first
+    Positive azimuths see the object's own left side (it faces +Z, and +X is on its left). `sided=False` says "side
+    view" of both sides.
+    """
+    turned = (azimuth + 180.0) % 360.0 - 180.0
+    side = "side view" if not sided else "left side view" if turned > 0 else "right side view"
+    quarters = abs(turned) / 90.0
+    return ("front view", side, quarters) if quarters < 1.0 else (side, "back view", quarters - 1.0)
 
 
 def random_backgrounds(count: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreamer_core.cameras import orbit_cameras
+from dreamer_core.cameras import orbit_cameras, orbit_position
 from dreamer_core.optimize.presets import STARTER_ORBIT
 from starter.dataset import allowed_table, caption, draw_words
 from starter.shapes import CARROT, KINDS
@@ -15,6 +15,7 @@ from starter.world import (
     LAYERS,
     PATTERNS,
     RESOLUTION,
+    VIEW_WORDS,
     Subject,
     all_subjects,
     heldout_subjects,
@@ -23,8 +24,7 @@ from starter.world import (
     render,
     render_layers,
     training_cameras,
-    view_blend,
-    view_word,
+    view_words,
 )
 
 WHITE = torch.ones(1, 3)
@@ -111,16 +111,29 @@ def test_captions_name_what_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("azimuth", "word"), [(0, "front"), (-44, "front"), (46, "side"), (-90, "side"), (136, "back"), (-179, "back")]
+    ("azimuth", "sided", "words"),
+    [
+        (0, True, {"front view": 1.0}),
+        (45, True, {"front view": 0.5, "left side view": 0.5}),
+        (-90, True, {"right side view": 1.0}),
+        (-90, False, {"side view": 1.0}),
+        (135, False, {"side view": 0.5, "back view": 0.5}),
+        (-171, True, {"right side view": 0.1, "back view": 0.9}),
+        (180, True, {"back view": 1.0}),
+        (450, True, {"left side view": 1.0}),
+    ],
 )
-def test_view_words(azimuth: float, word: str) -> None:
-    assert view_word(azimuth) == f"{word} view"
+def test_view_words_are_blended_by_azimuth(azimuth: float, sided: bool, words: dict[str, float]) -> None:
+    first, second, share = view_words(azimuth, sided)
+    said = {word: weight for word, weight in ((first, 1 - share), (second, share)) if weight}
+    assert said == pytest.approx(words)
 
 
-def test_view_blend_is_linear_in_azimuth() -> None:
-    first, weight = view_blend(torch.tensor([0.0, 45.0, -90.0, 135.0, 180.0]))
-    assert (first + weight).tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
-    assert first.max() <= 1
+def test_the_left_side_is_where_the_object_says_it_is() -> None:
+    """It faces +Z with +Y up, so its left is up x forward; cameras there see the left side."""
+    up, forward = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    (seen_from,) = orbit_position(torch.tensor([VIEW_WORDS["left side view"]]), torch.zeros(1), torch.ones(1))
+    torch.testing.assert_close(seen_from, torch.linalg.cross(up, forward), atol=1e-6, rtol=0)
 
 
 def test_heldout_combinations_are_never_drawn() -> None:

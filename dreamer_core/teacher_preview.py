@@ -12,7 +12,9 @@ from torch import Tensor
 
 from .cameras import orbit_cameras
 from .guidance import guided_noise
+from .guidance.rescale import with_rescale
 from .optimize.cost import Cost
+from .optimize.profiles import ORDINARY, Fitted, Profile
 from .prompts import ViewPrompts
 from .settings import Knob, Settings
 from .teachers.moves import euler_step
@@ -33,12 +35,24 @@ class SamplingConfig(Settings):
     """How the pictures are drawn."""
 
     sampling_steps: Annotated[
-        int, Knob("DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models.", 1, 1000, 1)
-    ] = 25
+        int,
+        Knob(
+            "DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models. 0: what suits the teacher.", 0, 1000, 1
+        ),
+    ] = 0
     sampling_cfg: Annotated[
         float,
-        Knob("Guidance scale of the pictures (unitless). 4 to 8; 1 to 2 for few-step models.", 0.0, 100.0, 0.5),
-    ] = 5.0
+        Knob(
+            "Guidance scale of the pictures (unitless). 4 to 8; 1 to 2 for few-step models. 0: what suits the teacher.",
+            0.0,
+            100.0,
+            0.5,
+        ),
+    ] = 0.0
+
+    def suiting(self, profile: Profile) -> SamplingConfig:
+        """With what suits a teacher where nothing was said."""
+        return SamplingConfig(self.sampling_steps or profile.sampling_steps, self.sampling_cfg or profile.sampling_cfg)
 
 
 def sampling_levels(sigmas: Tensor, steps: int) -> list[float]:
@@ -55,15 +69,19 @@ def draw(
     *,
     resolution: int,
     sampling: SamplingConfig,
+    rescale: float = 0.0,
     seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tensor:  # [V, C, h, w]
     """Latents of the four directions by DDIM with classifier-free guidance, each from a noise of its own.
 
+    `rescale` is that of the run (`guidance.rescale`).
+
     `on_step(done, of)` is called after every step.
     """
     cameras = orbit_cameras(list(DIRECTIONS.values()), ELEVATION, 3.0, 0.6, resolution)
-    cond = prompts.at(cameras)
+    cond, sampling = prompts.at(cameras), sampling.suiting(ORDINARY)
+    teacher = with_rescale(teacher, rescale)
     with torch.no_grad():
         grey = teacher.encode(torch.full((1, resolution, resolution, 3), 0.5))
         levels = sampling_levels(teacher.sigmas, sampling.sampling_steps)
@@ -129,10 +147,10 @@ def recognise(
     return Recognition(errors / (len(TIMES) * noises))
 
 
-def findings(recognition: Recognition, cost: Cost, free: int | None = None) -> str:
+def findings(fit: Fitted, recognition: Recognition, cost: Cost, free: int | None = None) -> str:
     """What a user should know before a run, in lines; `free` are bytes that a run could take."""
     told = ", ".join(f"{name} {recognition.margins[name]:+.0%}" for name in DIRECTIONS)
-    lines = [f"Directions told apart by (share of the error): {told}"]
+    lines = [f"Teacher: {fit}", f"Directions told apart by (share of the error): {told}"]
     for name in recognition.confused:
         lines.append(f"  {name}: fits the words for {recognition.found[name]} better than its own")
     if recognition.confused:
@@ -146,11 +164,13 @@ def findings(recognition: Recognition, cost: Cost, free: int | None = None) -> s
     return "\n".join(lines)
 
 
-def summary(recognition: Recognition, cost: Cost) -> str:
+def summary(fit: Fitted, recognition: Recognition, cost: Cost) -> str:
     """The same in one line."""
-    taken = [f"takes its {name} for {recognition.found[name]}" for name in recognition.confused]
-    told = "; ".join(taken) or "tells its sides apart"
-    return f"{told} · about {duration(cost.seconds)} · {cost.evaluations:,} evaluations · {cost.gaussians:,} Gaussians"
+    confused = [f"takes its {name} for {recognition.found[name]}" for name in recognition.confused]
+    told = "; ".join(confused) or "tells its sides apart"
+    begin = f"{fit.note} · " if fit.note else ""
+    taken = f"about {duration(cost.seconds)} · {cost.evaluations:,} evaluations · {cost.gaussians:,} Gaussians"
+    return f"{begin}{told} · {taken}"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.presets import unread
+from ..dreamer_core.optimize.profiles import Fitted, fitted
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
@@ -23,6 +24,7 @@ from ..dreamer_core.teachers.teacher import Conditioning
 from .cleanup import described
 from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
+from .host.kind import kind_of
 from .host.progress import Progress, say
 from .host.results import view_ui
 from .host.sdxl import check_model, guidance_patches, loaded_teacher, sampling_patches
@@ -104,6 +106,15 @@ def without_effect(method: Method, model: Any) -> str:
     if not method.combines and (names := guidance_patches(model.model_options)):
         found.append(f"no effect, {method.name} combines no predictions: {', '.join(names)}")
     return " · ".join(found)
+
+
+def fitted_to(
+    model: Any, config: OptimizeConfig, hidden: Any, *given: Overrides | None
+) -> tuple[OptimizeConfig, Fitted]:
+    """The settings for what the MODEL is, as far as nobody `given` them; `hidden` has the graph and the node."""
+    names = [name for one in given for name in one or ()]
+    rescales = "RescaleCFG" in guidance_patches(model.model_options)
+    return fitted(config, kind_of(model, hidden.prompt, hidden.unique_id), names, rescales=rescales)
 
 
 def joined(*texts: str) -> str:
@@ -236,7 +247,7 @@ class DreamerXLOptimize(io.ComfyNode):
                 io.Splat.Output(display_name="splat", tooltip="The finished object."),
                 io.Image.Output(display_name="views", tooltip="The object from all around, on white."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
         )
 
     @classmethod
@@ -275,6 +286,8 @@ class DreamerXLOptimize(io.ComfyNode):
             settings = (guidance, clip, cameras, density, regularizers, own)
             config = build_config(preset, *settings)
             useless = without_use(config, preset, *settings)
+            config, fit = fitted_to(model, config, cls.hidden, *settings)
+            useless = joined(fit.note, useless)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
             made, note = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow, useless)
             gaussians = made.result()

@@ -15,13 +15,15 @@ from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.initializers import initial_shape
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.cost import measure
+from ..dreamer_core.optimize.profiles import Fitted
 from ..dreamer_core.rendering import resolve_backend
 from ..dreamer_core.settings import own_settings
 from ..dreamer_core.teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise, summary
+from .host.noise import noise_form
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat
-from .optimize import NUMBERS, build_config, on_device, top_level, without_effect
+from .optimize import NUMBERS, build_config, fitted_to, on_device, top_level, without_effect
 from .sockets import (
     CATEGORY,
     DreamerCameras,
@@ -75,7 +77,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                 io.Image.Output(display_name="views", tooltip=f"The pictures: {', '.join(DIRECTIONS)}."),
                 io.String.Output(display_name="findings", tooltip="What was found, in lines."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -99,13 +101,14 @@ class DreamerXLTeacherPreview(io.ComfyNode):
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
             check_model(model)
             own = overrides(top_level().values(), values)
-            config = build_config(preset, guidance, cameras, density, own)
+            settings = (guidance, cameras, density, own)
+            config, fit = fitted_to(model, build_config(preset, *settings), cls.hidden, *settings)
             if splat is None:
                 start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
             else:
                 start = one_from_splat(splat)
-            sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values))
-            pictures, text, line = look(model, vae, prompt, config, start, sampling, seed, cls.hidden.unique_id)
+            sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values)).suiting(fit.profile)
+            pictures, text, line = look(model, vae, prompt, config, fit, start, sampling, seed, cls.hidden.unique_id)
             images = decoded(model, vae, pictures)
             say(line, cls.hidden.unique_id)
             return io.NodeOutput(images, text, ui=ui.PreviewImage(images, cls=cls))
@@ -116,6 +119,7 @@ def look(
     vae: Any,
     prompt: PromptBundle,
     config: OptimizeConfig,
+    fit: Fitted,
     start: Gaussians,
     sampling: SamplingConfig,
     seed: int,
@@ -134,6 +138,7 @@ def look(
             *(teacher, views),
             resolution=config.resolution,
             sampling=sampling,
+            rescale=config.guidance.rescale,
             seed=seed,
             on_step=lambda done, _: bar.update_absolute(done, of),
         )
@@ -144,12 +149,13 @@ def look(
         cost = measure(teacher, views, config, start.to(device), backend)
     bar.update_absolute(of, of)
     note = without_effect(config.guidance.method, model)
-    text, line = findings(recognition, cost, free), summary(recognition, cost)
+    text, line = findings(fit, recognition, cost, free), summary(fit, recognition, cost)
     return pictures, "\n".join(filter(None, (text, note))), " · ".join(filter(None, (line, note)))
 
 
 def decoded(model: Any, vae: Any, latents: Tensor) -> Tensor:  # [V, H, W, 3]
-    """Pictures of latents in the MODEL's scaled space, as ComfyUI's VAE Decode makes them."""
+    """Pictures of a teacher's latents, as ComfyUI's VAE Decode makes them."""
     with torch.inference_mode():
-        images = vae.decode(model.model.process_latent_out(latents.to(mm.intermediate_device(), torch.float32)))
+        latents = latents.to(mm.intermediate_device(), torch.float32) * noise_form(model).deviation
+        images = vae.decode(model.get_model_object("latent_format").process_out(latents))
     return images.clone()

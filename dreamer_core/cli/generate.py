@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,11 +18,12 @@ from ..errors import InputError
 from ..optimize import PRESETS, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
+from ..optimize.profiles import Fitted, fitted
 from ..orbit import CAMERA_PRESETS
 from ..prompts import PromptConfig, encode_prompts
 from ..setting_values import show
 from .exports import parse_exports
-from .generate_config import GenerateConfig, add_setting_options, build_config
+from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name, own_folder
@@ -38,6 +39,11 @@ STARTER_PLACES = (PACKAGE / "starter", PACKAGE.parent / "starter" / "checkpoint"
 PROMPT_SHOWN = "an object"
 """Stands for the prompt where only settings are printed."""
 
+PREDICTIONS: dict[str, dict[str, Any]] = {
+    "eps": {"prediction": "epsilon", "zero_snr": False},
+    "v": {"prediction": "v_prediction", "zero_snr": False},
+    "v_zsnr": {"prediction": "v_prediction", "zero_snr": True},
+}
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -92,6 +98,11 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="folder with the SDXL tokenizer, where a single file needs one")
     parser.add_argument(
         "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
+    )
+    parser.add_argument(
+        "--parameterization",
+        choices=list(PREDICTIONS),
+        help="what the model predicts: noise, v, or v with zero terminal SNR (default: as the checkpoint says)",
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
     parser.add_argument("--show", action="store_true", help="print all settings and stop")
@@ -180,11 +191,13 @@ def make(
     check_paths(args)
     gaussians, started_from = start(args, config.seed, PRESETS[preset_name(args)].count, device, args.resume)
     teacher = load_teacher(args, device)
+    config, fit = fit_to(args, config, teacher)
     settings = {
         "prompt": prompt,
         "config": config,
         **started_from,
         "model": teacher.describe(),
+        "teacher": {"kind": fit.kind, "changes": fit.changes},
         "renderer": renderer,
         "device": str(device),
         "options": {k: v for k, v in vars(args).items() if k != "run"},
@@ -199,6 +212,14 @@ def make(
     saved = folder.metadata() if args.resume else {}
     plan = prepare(args, teacher, config, device, saved)
     return session.run(teacher, prompts, plan)
+
+
+def fit_to(args: argparse.Namespace, config: OptimizeConfig, teacher: DiffusersSDXL) -> tuple[OptimizeConfig, Fitted]:
+    """The settings for what the teacher is, as far as no option says otherwise; said where that changes any."""
+    config, fit = fitted(config, teacher.kind, given_settings(args))
+    if fit.note:
+        print(f"Teacher: {fit}", file=sys.stderr, flush=True)
+    return config, fit
 
 
 def prepare(
@@ -243,4 +264,5 @@ def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: b
         unet_dtype=DTYPES[args.dtype],
         vae_dtype=getattr(torch, args.vae_dtype),
         keep_decoder=keep_decoder,
+        **PREDICTIONS.get(args.parameterization, {}),
     )

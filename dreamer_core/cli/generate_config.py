@@ -68,7 +68,7 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
 
 def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     """The preset with the options that were given, --set last. Errors: InputError that names the option."""
-    flags = {s.name: s for s in flagged() if getattr(args, s.field) is not None}
+    flags = _flags(args)
     given = {name: getattr(args, setting.field) for name, setting in flags.items()}
     if args.clip == "off":
         given["clip.mode"] = "off"
@@ -91,6 +91,16 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         else:
             shown = {"clip.threshold": "--clip", "prompt.prompt": "prompt"}.get(name) or option(flags[name])
         raise InputError(shown, error.expected, error.got, error.remedy) from error
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Setting]:
+    """The settings whose options were given, by name."""
+    return {s.name: s for s in flagged() if getattr(args, s.field) is not None}
+
+
+def given_settings(args: argparse.Namespace) -> set[str]:
+    """Names of the settings that options, or --set, say."""
+    return {*_flags(args), *_assignments(args.set)}
 
 
 def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from ..optimize.memory import free_bytes
 from ..prompts import encode_prompts
 from ..settings import own_settings
 from ..teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise
-from .generate import add_recipe_options, check_paths, checked, load_teacher, prepare, preset_name
+from .generate import add_recipe_options, check_paths, checked, fit_to, load_teacher, prepare, preset_name
 from .generate_config import option
 from .initial import start
 from .options import check_renderer, check_writable, resolve_device
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)].count, device)
     assert gaussians is not None  # only a resumed run has none
     teacher = load_teacher(args, device, keep_decoder=True)
+    config, fit = fit_to(args, config, teacher)
+    sampling = sampling.suiting(fit.profile)
     prompts = encode_prompts(teacher, everything.prompt)
     teacher.release_text_encoders()
     prepare(args, teacher, config, device)
@@ -65,13 +67,19 @@ def run(args: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         pictures = draw(
-            teacher, prompts, resolution=config.resolution, sampling=sampling, seed=config.seed, on_step=on_step
+            teacher,
+            prompts,
+            resolution=config.resolution,
+            sampling=sampling,
+            rescale=config.guidance.rescale,
+            seed=config.seed,
+            on_step=on_step,
         )
     print("Comparing, timing two steps ...", file=sys.stderr, flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_png(contact_sheet(teacher.decode(pictures).cpu()), out)
     recognition = recognise(teacher, prompts, pictures, seed=config.seed)
     cost = measure(teacher, prompts, config, gaussians.to(device), renderer)
-    print(findings(recognition, cost, free))
+    print(findings(fit, recognition, cost, free))
     print(f"Pictures: {out} ({', '.join(DIRECTIONS)})")
     return 0

@@ -23,7 +23,7 @@ class CSD(Method):
     """
 
     name = "csd"
-    ignores = PATH
+    ignores = (*PATH, "rescale")
     combines = False
     csd_empty: Annotated[
         float,

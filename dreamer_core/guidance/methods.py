@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
@@ -21,6 +21,7 @@ from .sds import SDS
 from .sds_bridge import SDSBridge
 from .tsm import TSM
 
+TeacherChoice = Literal["auto", "few_step", "many_step", "published"]
 METHODS: tuple[type[Method], ...] = (TSM, ISM, SDS, CSD, SDI, ASD, SDSBridge)
 """Every guidance method; a new one is a file beside these and a name here."""
 
@@ -111,6 +112,22 @@ class GuidanceConfig(Settings):
             advanced=True,
         ),
     ] = 0.5
+    rescale: Annotated[
+        float,
+        Knob(
+            "How far guided predictions are brought back to the contrast of the prompt's own, against burnt colours. "
+            "Published: 0; 0.7 for zero terminal SNR (2305.08891). Good: 0 to 0.7.",
+            0.0, 1.0, 0.05, advanced=True,
+        ),
+    ] = 0.0  # fmt: skip
+    teacher: Annotated[
+        TeacherChoice,
+        Knob(
+            "What the model is, for values that nobody set, such as the guidance scale. auto goes by patches and file "
+            "names. few_step: Turbo, Lightning, LCM, Hyper, DMD2. many_step: none of these. published: change nothing.",
+            flag=True, advanced=True,
+        ),
+    ] = "auto"  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

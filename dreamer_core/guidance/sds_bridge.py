@@ -20,7 +20,7 @@ class SDSBridge(Method):
     """
 
     name = "sds_bridge"
-    ignores = PATH
+    ignores = (*PATH, "rescale")
     combines = False
     needs_artefacts = True
     cfg: CfgScale = 100.0

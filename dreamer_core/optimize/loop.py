@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import DivergenceError
 from ..guidance import GuidanceResult, Timesteps, clip_depth_gradient, clip_pixel_gradient, sample_timesteps
+from ..guidance.rescale import with_rescale
 from ..prompts import PromptProcessor
 from ..teachers.moves import offset_noise
 from ..teachers.teacher import Teacher
@@ -76,8 +77,9 @@ def guide(
     steps = sample_timesteps(guidance, step, timestep, config.progress(step))
     generator = step_generator(config.seed, step, "noise")
     noise = offset_noise(encoded.z.shape, guidance.noise_offset, generator).to(encoded.z)
+    teacher = with_rescale(predictor, guidance.rescale)
     with torch.no_grad():
-        result = guidance.method(predictor, encoded.z, noise, steps, prompts.at(drawn.cameras))
+        result = guidance.method(teacher, encoded.z, noise, steps, prompts.at(drawn.cameras))
         gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
     return Guided(gradient, steps, result, nonfinite)
 

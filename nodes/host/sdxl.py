@@ -27,6 +27,7 @@ from ...dreamer_core.optimize.memory import (
 )
 from ...dreamer_core.teachers.teacher import Request, classifier_free
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
+from .noise import NoiseForm, noise_form
 
 CALC, PRE_CFG = "sampler_calc_cond_batch_function", "sampler_pre_cfg_function"
 GUIDANCE = (PRE_CFG, "sampler_cfg_function", "sampler_post_cfg_function")
@@ -82,10 +83,6 @@ def _pairs(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[Reque
         yield ([at], (first, None)) if other is None else ([at, other], (first, left.pop(other)))
 
 
-def _noise(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    return (x - denoised) / sigma[:, None, None, None]
-
-
 class HostSDXL:
     """The teacher while it is loaded; made by `loaded_teacher`."""
 
@@ -97,17 +94,19 @@ class HostSDXL:
         model_options: dict[str, Any],
         sizes: Mapping[str, int],
         max_batch: int | None = None,
+        form: NoiseForm = NoiseForm(),  # noqa: B008  frozen
     ) -> None:
+        self._form = form
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
 
     @property
     def sigmas(self) -> Tensor:
-        """sigma(t) [T], ascending, of the MODEL's own schedule."""
-        return self._model.model_sampling.sigmas.detach().cpu().double().clone()  # MPS has no float64
+        """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
+        return self._form.levels(self._model.model_sampling.sigmas)
 
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
-        """eps = (x - denoised) / sigma of every request; a view's requests go through together.
+        """eps = (x - denoised) / sigma, in VE form, of every request; a view's requests go through together.
 
         Prompt and negative of one place are one call with an entry each, as in ComfyUI's samplers, so that patches see
         which is which and several devices share them. What else is unconditional goes alone, as the second of two.
@@ -149,7 +148,7 @@ class HostSDXL:
                 out = comfy.samplers.calc_cond_batch(self._model, conds, x, sigma, self._options)
             else:
                 out = self._options[CALC](self._arguments(conds, x, sigma))
-            found = [_noise(x, d, sigma) for d, r in zip(out, (positive, negative)) if r is not None]
+            found = [self._noise(place, d) for d, r in zip(out, (positive, negative)) if r is not None]
         return [eps.clone() for eps in found]  # ordinary tensors
 
     def _combine(
@@ -158,7 +157,8 @@ class HostSDXL:
         with torch.inference_mode():
             x, sigma = self._place(positive)
             conds = [self._entry(r, x) for r in (positive, negative)]
-            out = [x - sigma[:, None, None, None] * e.to(x) for e in (e_positive, e_negative)]
+            clean = [positive.x.to(x) - positive.sigma * e.to(x) for e in (e_positive, e_negative)]
+            out = [z * self._form.deviation for z in clean]
             for function in self._options.get(PRE_CFG, []):
                 more = {"conds_out": out, "cond_scale": scale, "timestep": sigma}
                 out = function({**self._arguments(conds, x, sigma), **more})
@@ -168,7 +168,7 @@ class HostSDXL:
                 cond=conds[0],
                 uncond=conds[1],
             )
-            eps = _noise(x, guided, sigma)
+            eps = self._noise(positive, guided)
         return eps.clone()
 
     def _arguments(self, conds: list, x: Tensor, sigma: Tensor) -> dict[str, Any]:
@@ -176,8 +176,13 @@ class HostSDXL:
         return {"conds": conds, "input": x, "sigma": sigma, "model": self._model, "model_options": self._options}
 
     def _place(self, request: Request) -> tuple[Tensor, Tensor]:
-        x = request.x.to(self._device, torch.float32)
-        return x, x.new_full((len(x),), request.sigma)
+        """Latents and sigmas [B] in the MODEL's own form."""
+        x = self._form.scaled(request.x.to(self._device, torch.float32), request.sigma)
+        return x, x.new_full((len(x),), self._form.sigma(request.sigma))
+
+    def _noise(self, request: Request, denoised: Tensor) -> Tensor:
+        """eps of what the MODEL says is clean."""
+        return (request.x.to(denoised) - denoised / self._form.deviation) / request.sigma
 
     def _entry(self, request: Request | None, x: Tensor) -> list | None:
         """The request's conditioning as ComfyUI's samplers take it."""
@@ -198,10 +203,10 @@ class HostSDXL:
         return max(1, min(most, int(free / max(per_sample, 1))))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents in the model's scaled space; differentiable."""
+        """Latents in the model's scaled space, of unit deviation; differentiable."""
         mm.throw_exception_if_processing_interrupted()
         z = self._encoder(images.to(self._device, torch.float32).movedim(-1, 1))
-        return self._model.process_latent_in(z)
+        return self._model.process_latent_in(z) / self._form.deviation
 
 
 @contextmanager
@@ -220,6 +225,7 @@ def loaded_teacher(
     Errors: InputError for a MODEL or VAE that is not SDXL's.
     """
     check_model(model)
+    form = noise_form(model)
     with torch.inference_mode(False):
         encoder = build_encoder(vae)
     private = comfy.model_patcher.ModelPatcher(
@@ -249,7 +255,8 @@ def loaded_teacher(
                 options[POOL] = comfy.multigpu.MultiGPUThreadPool(devices)
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
-        yield HostSDXL(real, encoder, model.load_device, options, sizes or {}, plan.max_batch), plan.recompute_encoder
+        teacher = HostSDXL(real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form)
+        yield teacher, plan.recompute_encoder
     finally:
         with torch.inference_mode():
             if POOL in options:

@@ -92,6 +92,8 @@ OURS = {
     "density.max_gaussians": 1_000_000,  # the released code grows without a limit
     "density.noise": 5e5,
     "regularizers.max_anisotropy": 10.0,
+    "guidance.rescale": 0.0,
+    "guidance.teacher": "auto",
     "cleanup.min_opacity": 0.005,
     "cleanup.floaters": True,
     "cleanup.floater_share": 0.1,

@@ -12,6 +12,7 @@ from dreamer_core.gaussians import Gaussians
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.cost import Cost, evaluations_per_step, measure
+from dreamer_core.optimize.profiles import fitted
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 from dreamer_core.setting_values import changed
 from dreamer_core.teacher_preview import (
@@ -25,10 +26,12 @@ from dreamer_core.teacher_preview import (
     sampling_levels,
     summary,
 )
+from dreamer_core.teachers.kinds import TeacherKind
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
 from dreamer_core.teachers.teacher import Conditioning, PlainTeacher
 
 SIGMAS = scaled_linear_sigmas()
+ORDINARY = fitted(PRESETS["starter"].config, TeacherKind(), ())[1]
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +129,17 @@ def test_confusion_is_named():
     assert found.confused == ["right"]
     assert found.margins == {"front": 1.0, "right": -0.5, "back": 1.0, "left": 2.0}
     cost = Cost(steps=10, evaluations=1234, seconds=3 * 3600 + 120, peak=2 << 30, gaussians=5, most_gaussians=9)
-    text = findings(found, cost, 4 << 30)
+    text = findings(ORDINARY, found, cost, 4 << 30)
     assert "right: fits the words for front better than its own" in text
     assert "front +100%, right -50%" in text
     assert "about 3 h 2 min" in text
     assert "2.0 GiB of 4.0 GiB free before" in text
     assert "5, 9 at the most" in text
-    assert summary(found, cost) == "takes its right for front · about 3 h 2 min · 1,234 evaluations · 5 Gaussians"
-    assert summary(Recognition(errors[[0, 3, 2, 3]]), cost).startswith("tells its sides apart · about 3 h")
+    assert (
+        summary(ORDINARY, found, cost)
+        == "takes its right for front · about 3 h 2 min · 1,234 evaluations · 5 Gaussians"
+    )
+    assert summary(ORDINARY, Recognition(errors[[0, 3, 2, 3]]), cost).startswith("tells its sides apart · about 3 h")
     assert [duration(s) for s in (20.4, 100, 3600)] == ["20 s", "2 min", "1 h 0 min"]
 
 
@@ -184,7 +190,10 @@ def test_command(tiny_sdxl_dir, tmp_path, monkeypatch, capsys):
     ("argv", "message"),
     [
         (["preview"], "PROMPT: expected what to make"),
-        (["preview", "x", "--sampling-steps", "0"], "--sampling-steps: expected a whole number from 1 to 1000, got 0"),
+        (
+            ["preview", "x", "--sampling-steps", "-1"],
+            "--sampling-steps: expected a whole number from 0 to 1000, got -1",
+        ),
         (["preview", "x", "--sampling-cfg", "-1"], "--sampling-cfg: expected a number from 0 to 100, got -1.0"),
         (["preview", "x", "--out", "x.jpg"], "--out: expected a name that ends in .png, got x.jpg"),
         (["preview", "x", "--model", "nowhere"], "--model: expected a file or folder that exists, got nowhere"),

@@ -61,7 +61,13 @@ def core_node(module, name, model, *args):
 
 
 def comfyuis_own(model, x, sigma, cond, scale):
-    """Guided noise of one call of ComfyUI's sampler, by its public `comfy.samplers.sample`."""
+    """Guided noise of one call of ComfyUI's sampler, by its public `comfy.samplers.sample`, for x = z + sigma n."""
+    denoised = comfyuis_picture(model, x, sigma, cond, scale)
+    return (x - model.model.process_latent_in(denoised)) / sigma
+
+
+def comfyuis_picture(model, x, sigma, cond, scale):
+    """The latents, as VAEs have them, that ComfyUI's sampler finds behind x in the MODEL's own form."""
     import comfy.samplers
 
     class OneCall(comfy.samplers.Sampler):
@@ -72,13 +78,12 @@ def comfyuis_own(model, x, sigma, cond, scale):
         return [[c.tokens[:1], {"pooled_output": c.pooled[:1], "width": 128, "height": 128}]]
 
     with torch.inference_mode():
-        denoised = comfy.samplers.sample(
+        return comfy.samplers.sample(
             *(model, x, entries(cond.positive), entries(cond.negative), scale, model.load_device, OneCall()),
             torch.tensor([sigma, 0.0]),
             latent_image=torch.zeros_like(x),
             model_options=model.model_options,
         )
-        return (x - model.model.process_latent_in(denoised)) / sigma
 
 
 PATCHES = {
@@ -248,3 +253,56 @@ def test_published_timesteps_are_noise_levels(teacher, loaded, cond, name):
     result = TSM()(mine, latents(), latents(1), steps, without_perp_neg(cond))
     assert torch.isfinite(result.gradient).all()
     assert result.samples == math.ceil(899 / 200) + 1 + 3
+
+
+FORMS = {
+    "eps": (None, 1.0),
+    "v, zero terminal SNR": (SCHEDULES["v, zero terminal SNR"], 1.0),
+    "x0": (("model_advanced", "ModelSamplingDiscrete", ("x0", False)), 1.0),
+    "edm": (SCHEDULES["edm"], 1.0),
+    "edm of Playground 2.5": (SCHEDULES["edm of Playground 2.5"], 0.5),
+    "flow matching": (("model_advanced", "ModelSamplingSD3", (3.0,)), None),
+}
+"""Patch, and the deviation of the clean latents in the MODEL's own form; None for (1 - s) z + s n."""
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_noise_is_asked_at_the_same_signal_to_noise(teacher, loaded, cond, name):
+    """z + 3 n, whatever the MODEL calls that: the noise that its own sampler finds there."""
+    patch, deviation = FORMS[name]
+    model = loaded[0] if patch is None else core_node(patch[0], patch[1], loaded[0], *patch[2])
+    cond, sigma = without_perp_neg(cond), 3.0
+    clean, noise = 0.5 * latents(1), latents(2)
+    if deviation is None:
+        own, level = 0.25 * clean + 0.75 * noise, 0.75
+    else:
+        own, level = deviation * (clean + sigma * noise), deviation * sigma
+    latent_format = model.get_model_object("latent_format")
+    found = latent_format.process_in(comfyuis_picture(model, own, level, cond, SCALE).clone()) / (deviation or 1.0)
+    x = clean + sigma * noise
+    mine = teacher(model)
+    guided, _, _ = guided_noise(mine, x, sigma, cond, SCALE)
+    torch.testing.assert_close(guided, (x - found) / sigma, atol=5e-4, rtol=5e-4)
+    assert mine.sigmas.isfinite().all()
+    assert (mine.sigmas.diff() > 0).all()
+
+
+def test_pictures_have_the_same_deviation_for_playground(teacher, loaded):
+    """Its VAE's latents are brought to a deviation of 0.5 for the network; guidance sees them at 1."""
+    module, node, args = SCHEDULES["edm of Playground 2.5"]
+    model = core_node(module, node, loaded[0], *args)
+    pictures = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(0))
+    z = teacher(model).encode(pictures)
+    latent_format = model.get_model_object("latent_format")
+    plain = teacher(loaded[0]).encode(pictures)
+    raw = loaded[0].get_model_object("latent_format").process_out(plain)
+    torch.testing.assert_close(z, latent_format.process_in(raw) / 0.5, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["img_to_img", "img_to_img_flow"])
+def test_what_does_not_denoise_is_refused(ours, loaded, kind):
+    model = core_node("model_advanced", "ModelSamplingDiscrete", loaded[0], kind, False)
+    with pytest.raises(
+        ours("dreamer_core.errors").InputError, match=r"model.*predicts eps, v, x0 or a flow.*IMG_TO_IMG"
+    ):
+        ours("nodes.host.noise").noise_form(model)

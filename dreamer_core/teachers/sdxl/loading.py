@@ -34,6 +34,7 @@ def load_sdxl(
     unet_dtype: torch.dtype | None = None,
     vae_dtype: torch.dtype = torch.float32,
     prediction: PredictionType | None = None,
+    zero_snr: bool | None = None,
     channels_last: bool | None = None,
     checkpoint_encoder: bool = False,
     keep_decoder: bool = False,
@@ -41,10 +42,10 @@ def load_sdxl(
 ) -> DiffusersSDXL:
     """An SDXL with its LoRAs merged, on `device`, ready to predict, encode and read prompts.
 
-    `unet_dtype` None is float16 on CUDA and float32 elsewhere; the text encoders follow it on CUDA. `prediction` None
-    reads the parameterisation off the checkpoint; `channels_last` None is on for CUDA. `checkpoint_encoder` recomputes
-    the encoder's blocks in its backward pass: the same gradient in a fraction of the memory. Errors: InputError naming
-    --model, --vae, --lora or --tokenizer.
+    `unet_dtype` None is float16 on CUDA and float32 elsewhere; the text encoders follow it on CUDA. `prediction` and
+    `zero_snr` None read the parameterisation and the schedule's end off the checkpoint; `channels_last` None is on for
+    CUDA. `checkpoint_encoder` recomputes the encoder's blocks in its backward pass: the same gradient in a fraction of
+    the memory. Errors: InputError naming --model, --vae, --lora or --tokenizer.
     """
     device = torch.device(device)
     cuda = device.type == "cuda"
@@ -60,7 +61,9 @@ def load_sdxl(
             parts = parts_from_file(found, found.header, extra_vae, tokenizer, precision)
         else:
             parts = parts_from_folder(found, extra_vae, tokenizer, precision)
-        schedule = schedule_from_config({**parts.scheduler, **({"prediction_type": prediction} if prediction else {})})
+        said = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_snr}
+        said = {name: value for name, value in said.items() if value is not None}
+        schedule = schedule_from_config({**parts.scheduler, **said})
         merge_loras(
             {"unet": parts.unet, "text_encoder": parts.text_encoder, "text_encoder_2": parts.text_encoder_2}, paths
         )

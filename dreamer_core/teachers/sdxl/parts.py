@@ -72,6 +72,10 @@ def parts_from_folder(
     own_vae = extra_vae or require(identify(folder / "vae"), "--model", "an SDXL VAE in its vae/", LOADABLE_VAES)
     tokenizers = load_tokenizers(tokenizer, [folder])
     vae = load_vae(own_vae, "--vae" if extra_vae else "--model", precision.vae)
+    unet = read_json(folder / "unet" / "config.json")
+    if unet.get("time_cond_proj_dim") is not None:
+        got = f"an LCM whose network reads its guidance scale ({folder.name}: time_cond_proj_dim)"
+        raise InputError("--model", EXPECTED, got, "use the base checkpoint with the LCM LoRA")
     with _readable(found, "--model", EXPECTED):
         return SDXLParts(
             unet=_pretrained(UNet2DConditionModel, folder / "unet", precision.unet),

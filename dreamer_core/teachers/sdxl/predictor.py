@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..kinds import TeacherKind, few_step_by_name
 from ..moves import nearest_timestep
 from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
 from ..teacher import Conditioning, PlainTeacher
@@ -127,6 +128,16 @@ class DiffusersSDXL(PlainTeacher):
     @property
     def latent_channels(self) -> int:
         return int(self._unet.config.in_channels)
+
+    @property
+    def kind(self) -> TeacherKind:
+        """What it is by its schedule and by the names of its files."""
+        loras = [lora["file"] for lora in self._source.get("loras", []) if lora["weight"]]
+        return TeacherKind(
+            "v" if self._schedule.prediction == "v_prediction" else "eps",
+            zero_terminal_snr=self._schedule.zero_terminal_snr,
+            few_step=few_step_by_name([str(self._source.get("model", "")), *loras]),
+        )
 
     def describe(self) -> dict[str, Any]:
         """What `run.json` should say about the model: sources with content keys, parameterisation, precisions."""

@@ -1,0 +1,61 @@
+"""How a MODEL's noisy latents relate to the VE latents of unit deviation that guidance works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_sampling
+from torch import Tensor
+
+from ...dreamer_core.errors import InputError
+
+UNUSABLE = (comfy.model_sampling.IMG_TO_IMG_FLOW, comfy.model_sampling.IMG_TO_IMG)
+"""Predict one picture from another: there is no noise to match."""
+
+
+@dataclass(frozen=True)
+class NoiseForm:
+    """A MODEL's own form of noisy latents.
+
+    VE: x = z + sigma n, with z of unit deviation. EDM: x' = d x at sigma' = d sigma, where d is the deviation of its
+    clean latents (Karras et al., 2206.00364, sigma_data). Flow matching: x' = (1 - s) z + s k n = (1 - s) x at
+    s = sigma / (k + sigma).
+    """
+
+    deviation: float = 1.0
+    flow: bool = False
+    noise_scale: float = 1.0
+    """k, of flow matching."""
+
+    def levels(self, own: Tensor) -> Tensor:
+        """VE sigmas [T] ascending, float64 on the CPU, of the MODEL's own `own` [T]."""
+        own = own.detach().cpu().double()  # MPS has no float64
+        if not self.flow:
+            return own / self.deviation
+        own = own[own < 1.0]  # pure noise has no finite level
+        return self.noise_scale * own / (1.0 - own)
+
+    def sigma(self, level: float) -> float:
+        """The MODEL's own sigma of a VE level."""
+        return level / (self.noise_scale + level) if self.flow else level * self.deviation
+
+    def scaled(self, x: Tensor, level: float) -> Tensor:
+        """The MODEL's own form of VE latents at a level."""
+        return x * (1.0 - self.sigma(level)) if self.flow else x * self.deviation
+
+
+def noise_form(model: Any) -> NoiseForm:
+    """Of a MODEL with its patches. Errors: InputError where it does not denoise."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST) and not isinstance(sampling, UNUSABLE):
+        return NoiseForm(flow=True, noise_scale=float(getattr(sampling, "noise_scale", 1.0)))
+    if not isinstance(sampling, comfy.model_sampling.EPS) or isinstance(sampling, UNUSABLE):
+        kind = next((kind for kind in UNUSABLE if isinstance(sampling, kind)), type(sampling))
+        got = f"one that is sampled as {kind.__name__}"
+        raise InputError("model", "a MODEL that predicts eps, v, x0 or a flow", got, "leave that patch out")
+    latents = model.get_model_object("latent_format")
+    if isinstance(latents, comfy.latent_formats.SDXL_Playground_2_5):
+        return NoiseForm(deviation=latents.scale_factor)
+    return NoiseForm()

@@ -54,6 +54,20 @@ class TinyClip(comfy.sdxl_clip.SDXLClipModel):
         super().__init__(device, dtype, {**(model_options or {}), **sizes})
 
 
+LAYOUTS = {
+    "SDXL": {},
+    "SSD-1B": {"transformer_depth": [0, 2], "transformer_depth_middle": -1, "transformer_depth_output": [0, 0, 1, 2]},
+    "Vega": {"transformer_depth": [0, 3], "transformer_depth_middle": -1, "transformer_depth_output": [0, 0, 3, 3]},
+    "KOALA-700M": {
+        "transformer_depth": [0, 4], "transformer_depth_middle": -2, "transformer_depth_output": [0, 0, 4, 4],
+    },
+    "KOALA-1B": {
+        "transformer_depth": [0, 5], "transformer_depth_middle": 5, "transformer_depth_output": [0, 0, 5, 5],
+    },
+}  # fmt: skip
+"""What distilled SDXLs have otherwise: depths, and no attention (-1) or nothing at all (-2) in the middle."""
+
+
 class TinySDXL(comfy.supported_models.SDXL):
     """SDXL at the sizes above."""
 
@@ -63,10 +77,17 @@ class TinySDXL(comfy.supported_models.SDXL):
         return comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, TinyClip)
 
 
+TINY = {
+    name: type(f"Tiny{name}", (TinySDXL,), {"unet_config": {k: (UNET | layout)[k] for k in SIGNATURE}})
+    for name, layout in LAYOUTS.items()
+}
+
+
 def register() -> None:
-    """Let ComfyUI recognise the file."""
-    if TinySDXL not in comfy.supported_models.models:
-        comfy.supported_models.models.insert(0, TinySDXL)
+    """Let ComfyUI recognise the files."""
+    for kind in TINY.values():
+        if kind.__name__ not in [known.__name__ for known in comfy.supported_models.models]:
+            comfy.supported_models.models.insert(0, kind)
 
 
 def _fill(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
@@ -81,12 +102,12 @@ def _fill(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def save_checkpoint(path: Path, seed: int = 0) -> Path:
+def save_checkpoint(path: Path, seed: int = 0, layout: str = "SDXL") -> Path:
     """Write the file (about 20 MB)."""
     from safetensors.torch import save_file
 
     with torch.inference_mode(False):
-        settings = TinySDXL(UNET)
+        settings = TINY[layout](UNET | LAYOUTS[layout])
         settings.set_inference_dtype(torch.float32, None)
         unet = settings.get_model({}, device="cpu")
         clip = TinyClip(dtype=torch.float32)

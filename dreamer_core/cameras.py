@@ -50,15 +50,8 @@ class Cameras:
         )
 
     def to(self, device: torch.device | str) -> Cameras:
-        return Cameras(
-            self.viewmats.to(device),
-            self.Ks.to(device),
-            self.width,
-            self.height,
-            self.azimuth.to(device),
-            self.elevation.to(device),
-            self.fov.to(device),
-        )
+        """On a device; azimuth and elevation stay where they are, for words depend on them, not pictures."""
+        return replace(self, viewmats=self.viewmats.to(device), Ks=self.Ks.to(device), fov=self.fov.to(device))
 
 
 def wrap_degrees(angle: Tensor) -> Tensor:

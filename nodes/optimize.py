@@ -70,14 +70,19 @@ def build_config(preset: str, *given: Overrides | None) -> OptimizeConfig:
 
 
 def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
-    """Ordinary tensors on the teacher's device."""
+    """Ordinary tensors, the tokens on the teacher's device.
+
+    Pooled embeddings stay on the processor: there ComfyUI puts them together with the sizes, and fetching them from a
+    GPU would wait for it at every call.
+    """
+
+    def moved(cond: Conditioning) -> Conditioning:
+        pooled = None if cond.pooled is None else cond.pooled.cpu().clone()
+        return Conditioning(cond.tokens.to(device).clone(), pooled)
+
     found = {f.name: getattr(prompts, f.name) for f in fields(prompts)}
-    moved: dict[str, Any] = {
-        name: value.map(lambda x: x.to(device).clone())
-        for name, value in found.items()
-        if isinstance(value, Conditioning)
-    }
-    return replace(prompts, **moved)
+    new: dict[str, Any] = {name: moved(value) for name, value in found.items() if isinstance(value, Conditioning)}
+    return replace(prompts, **new)
 
 
 def run_name(

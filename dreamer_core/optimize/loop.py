@@ -53,7 +53,7 @@ class Guided:
     gradient: Tensor  # [B, C, h, w], lambda included
     steps: Timesteps
     result: GuidanceResult
-    nonfinite: int
+    nonfinite: Tensor  # []
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class MapGradients:
     disparity: Tensor | None  # [B, H, W, 1]
     norm: Tensor  # []
     clipped: Tensor  # []
-    nonfinite: int
+    nonfinite: Tensor  # []
 
 
 def guide(
@@ -99,15 +99,14 @@ def add_image_terms(leaves: MapLeaves, config: Recipe) -> dict[str, Tensor]:
 def clip_gradients(leaves: MapLeaves, drawn: DrawnViews, mean_scale: Tensor, config: Recipe, step: int) -> MapGradients:
     """The maps' gradients, clipped: colours always, disparity where it was encoded."""
     colors = disparity = None
-    clipped = norm = torch.zeros(())
-    nonfinite = 0
+    clipped = norm = nonfinite = torch.zeros((), device=leaves.colors.device)
     if leaves.colors.grad is not None:
         colors, nonfinite = zero_nonfinite(leaves.colors.grad)
         norm = colors.norm()
         colors, clipped = clip_pixel_gradient(colors, config.clip.threshold_at(step), config.clip.mode)
     if leaves.disparity is not None and leaves.disparity.grad is not None:
         disparity, bad = zero_nonfinite(leaves.disparity.grad)
-        nonfinite += bad
+        nonfinite = nonfinite + bad
         if drawn.depth:
             norm = disparity.norm()
             limit = config.clip.depth_factor * mean_scale
@@ -147,11 +146,16 @@ def update(state: OptimizationState, rendered: RenderedViews, config: Recipe, no
     state.updating = False
 
 
-def zero_nonfinite(gradient: Tensor) -> tuple[Tensor, int]:
-    """The gradient without NaN and inf, and how many there were."""
+def zero_nonfinite(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient without NaN and inf, and how many there were []; a tensor, so that a GPU need not wait for it."""
     bad = ~torch.isfinite(gradient)
-    count = int(bad.sum())
-    return (gradient.masked_fill(bad, 0.0) if count else gradient), count
+    return gradient.masked_fill(bad, 0.0), bad.sum(dtype=torch.float32)
+
+
+def read(named: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers, all with one wait for the GPU."""
+    values = torch.stack([value.detach().float() for value in named.values()]).tolist()
+    return dict(zip(named, values, strict=True))
 
 
 def train_step(
@@ -180,20 +184,29 @@ def train_step(
     watch.lap("clip")
     terms = {**image_terms, **back_propagate(state, rendered, gradients, config)}
     watch.lap("render_backward")
-    nonfinite = guided.nonfinite + gradients.nonfinite
+    figures = read(
+        {
+            "gradient_norm": guided.gradient.norm(),
+            "image_gradient_norm": gradients.norm,
+            "clipped": gradients.clipped,
+            "nonfinite": guided.nonfinite + gradients.nonfinite,
+            **terms,
+        }
+    )
+    nonfinite = int(figures["nonfinite"])
     update(state, rendered, config, nonfinite)
     watch.lap("update")
     return StepReport(
         step=step,
         t=guided.steps.t,
         s=guided.steps.s,
-        gradient_norm=float(guided.gradient.norm()),
-        image_gradient_norm=float(gradients.norm),
-        clipped=float(gradients.clipped),
+        gradient_norm=figures["gradient_norm"],
+        image_gradient_norm=figures["image_gradient_norm"],
+        clipped=figures["clipped"],
         gaussians=len(state.params["means"]),
         depth=drawn.depth,
         nonfinite=nonfinite,
-        regularizers={name: float(term.detach()) for name, term in terms.items()},
+        regularizers={name: figures[name] for name in terms},
         network_calls=guided.result.calls,
         network_evaluations=guided.result.samples,
         seconds=watch.seconds,

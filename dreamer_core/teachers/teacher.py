@@ -45,8 +45,7 @@ class Conditioning:
 
     def mixed(self, weights: Tensor) -> Conditioning:  # [C, B]
         """C weighted sums of the B samples."""
-        w = weights.to(self.tokens)
-        return self.map(lambda x: torch.einsum("cb,b...->c...", w, x))
+        return self.map(lambda x: torch.einsum("cb,b...->c...", weights.to(x), x))
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:

@@ -97,13 +97,14 @@ class HostSDXL:
         form: NoiseForm = NoiseForm(),  # noqa: B008  frozen
     ) -> None:
         self._form = form
+        self._levels = form.levels(model.model_sampling.sigmas)  # once: fetching them waits for a GPU
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
 
     @property
     def sigmas(self) -> Tensor:
         """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
-        return self._form.levels(self._model.model_sampling.sigmas)
+        return self._levels
 
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
         """eps = (x - denoised) / sigma, in VE form, of every request; a view's requests go through together.
@@ -190,7 +191,7 @@ class HostSDXL:
             return None
         assert request.cond.pooled is not None  # from_comfy refuses a CONDITIONING without
         kind = "positive" if request.role == "positive" else "negative"
-        options = {"pooled_output": request.cond.pooled.to(self._device), **self._sizes}
+        options = {"pooled_output": request.cond.pooled, **self._sizes}
         entry = comfy.sampler_helpers.convert_cond([[request.cond.tokens.to(self._device), options]])
         return comfy.samplers.process_conds(self._model, x, {kind: entry}, self._device)[kind]
 

@@ -49,6 +49,10 @@ class Cameras:
             fov=self.fov[chosen],
         )
 
+    def mirrored(self) -> Cameras:
+        """What mirrored pictures show by their angles: the other side. The matrices stay."""
+        return replace(self, azimuth=wrap_degrees(-self.azimuth))
+
     def to(self, device: torch.device | str) -> Cameras:
         """On a device; azimuth and elevation stay where they are, for words depend on them, not pictures."""
         return replace(self, viewmats=self.viewmats.to(device), Ks=self.Ks.to(device), fov=self.fov.to(device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -129,6 +129,22 @@ class PromptConfig(Settings):
         ),
     ] = ""
     """Appended to the prompt as the source of SDS-Bridge."""
+    left: Annotated[
+        str,
+        Knob(
+            "Added in place of side for cameras at the object's own left (azimuth 90 degrees), e.g. 'left side view'. "
+            "Empty: as side.",
+            advanced=True,
+        ),
+    ] = ""
+    right: Annotated[
+        str,
+        Knob(
+            "Added in place of side for cameras at the object's own right (azimuth -90 degrees), e.g. 'right side "
+            "view'. Empty: as side.",
+            advanced=True,
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,13 +169,24 @@ class ViewPrompts:
     negative: Conditioning
     inversion: Conditioning
     artefact: Conditioning | None = None
+    left: Conditioning | None = None
+    """Of the object's own left, azimuth 90; None: as the side."""
+    right: Conditioning | None = None
     blending: PromptConfig = field(default_factory=PromptConfig)
     """Of which the numbers count here: where the overhead prompt blends in, and Perp-Neg."""
 
+    @property
+    def directions(self) -> dict[str, Conditioning]:
+        """By name: front, side and back; or front, left, back and right, where the sides are told apart."""
+        if self.left is None and self.right is None:
+            return {"front": self.front, "side": self.side, "back": self.back}
+        left, right = self.left or self.side, self.right or self.side
+        return {"front": self.front, "left": left, "back": self.back, "right": right}
+
     def at(self, cameras: Cameras) -> GuidanceConditioning:
-        """Azimuth 0 is front, +-90 side, 180 back, with both embeddings interpolated in between."""
-        views = [self.front, self.side, self.back]
-        weights = view_weights(cameras.azimuth)
+        """Azimuth 0 is front, 90 left, -90 right, 180 back, with two embeddings interpolated in between."""
+        views = list(self.directions.values())
+        weights = view_weights(cameras.azimuth, sided=len(views) > 3)
         if self.overhead is not None:
             views.append(self.overhead)
             begin, end = self.blending.overhead_from, self.blending.overhead_to
@@ -180,19 +207,31 @@ class ViewPrompts:
         if not self.blending.perp_neg:
             return ()
         weights = perp_neg_weights(azimuth, self.blending).unbind(dim=1)
-        prompts = (self.front, self.side)
+        prompts = (self.front.expand(len(azimuth)), self._side_at(azimuth))
         return tuple(
-            WeightedNegative(prompt.expand(len(azimuth)), weight)
-            for prompt, weight in zip(prompts, weights)
-            if bool((weight != 0).any())
+            WeightedNegative(prompt, weight) for prompt, weight in zip(prompts, weights) if bool((weight != 0).any())
         )
 
+    def _side_at(self, azimuth: Tensor) -> Conditioning:
+        """The side that each camera is nearer to."""
+        if self.left is None and self.right is None:
+            return self.side.expand(len(azimuth))
+        sides = Conditioning.cat([self.left or self.side, self.right or self.side])
+        return sides.mixed(torch.stack([azimuth > 0, azimuth <= 0], dim=1).float())
 
-def view_weights(azimuth: Tensor) -> Tensor:
-    """Weights [C, 3] of front, side, back for azimuths [C] in degrees; every row sums to 1."""
+
+def view_weights(azimuth: Tensor, sided: bool = False) -> Tensor:
+    """Weights [C, 3] of front, side, back for azimuths [C] in degrees; every row sums to 1.
+
+    `sided`: [C, 4] of front, left, back, right.
+    """
     turn = azimuth.abs() / 90.0
     front, back = (1.0 - turn).clamp_min(0.0), (turn - 1.0).clamp_min(0.0)
-    return torch.stack([front, 1.0 - front - back, back], dim=1)
+    side = 1.0 - front - back
+    if not sided:
+        return torch.stack([front, side, back], dim=1)
+    left = torch.where(azimuth > 0, side, 0.0)
+    return torch.stack([front, left, back, side - left], dim=1)
 
 
 def perp_neg_weights(azimuth: Tensor, config: PromptConfig) -> Tensor:
@@ -213,18 +252,10 @@ def perp_neg_weights(azimuth: Tensor, config: PromptConfig) -> Tensor:
 
 def encode_prompts(encoder: TextEncoder, config: PromptConfig) -> ViewPrompts:
     """All prompts of a run, encoded in one call."""
-    texts = [config.with_words(words) for words in (config.front, config.side, config.back)]
-    texts += [config.negative, config.inversion]
-    texts += [config.with_words(words) for words in (config.overhead, config.artefacts) if words]
-    encoded = encoder.encode_text(texts)
-    rows = [encoded[i : i + 1] for i in range(len(texts))]
-    return ViewPrompts(
-        front=rows[0],
-        side=rows[1],
-        back=rows[2],
-        overhead=rows[5] if config.overhead else None,
-        negative=rows[3],
-        inversion=rows[4],
-        artefact=rows[-1] if config.artefacts else None,
-        blending=config,
-    )
+    texts = {name: config.with_words(getattr(config, name)) for name in ("front", "side", "back")}
+    texts |= {"negative": config.negative, "inversion": config.inversion}
+    extra = {"overhead": config.overhead, "artefact": config.artefacts, "left": config.left, "right": config.right}
+    texts |= {name: config.with_words(words) for name, words in extra.items() if words}
+    encoded = encoder.encode_text(list(texts.values()))
+    rows: dict[str, Any] = {name: encoded[i : i + 1] for i, name in enumerate(texts)}
+    return ViewPrompts(**{"overhead": None, **rows}, blending=config)

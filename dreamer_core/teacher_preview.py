@@ -19,12 +19,10 @@ from .prompts import ViewPrompts
 from .settings import Knob, Settings
 from .teachers.moves import euler_step
 from .teachers.noise_levels import noise_level
-from .teachers.teacher import Conditioning, Request, Teacher
+from .teachers.teacher import Request, Teacher
 
-DIRECTIONS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
-"""Azimuths in degrees of the pictures, in their order; right and left are the viewer's when the object looks at us."""
-WORDS = {"front": "front", "right": "side", "back": "back", "left": "side"}
-"""Which of a prompt's words each direction gets."""
+DIRECTIONS = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
+"""Azimuths in degrees of the pictures, in their order; left and right are the object's own."""
 ELEVATION = 15.0
 TIMES = (300, 500, 700)
 """Timesteps of SDXL's schedule at which predictions are compared; there noise hides details, not the shape."""
@@ -99,8 +97,13 @@ class Recognition:
     """Which words explain each picture best."""
 
     errors: Tensor  # [V, W]
-    """Mean squared error of the predicted noise of each picture under each of the words front, side and back."""
+    """Mean squared error of the predicted noise of each picture under each of the words."""
     words: tuple[str, ...] = ("front", "side", "back")
+    """`ViewPrompts.directions`."""
+
+    def own(self, direction: str) -> str:
+        """The words that a direction was drawn with."""
+        return direction if direction in self.words else "side"
 
     @property
     def found(self) -> dict[str, str]:
@@ -111,15 +114,15 @@ class Recognition:
     @property
     def confused(self) -> list[str]:
         """Directions whose picture fits other words better than its own."""
-        return [direction for direction, word in self.found.items() if word != WORDS[direction]]
+        return [direction for direction, word in self.found.items() if word != self.own(direction)]
 
     @property
     def margins(self) -> dict[str, float]:
         """By direction, how much worse the best other words are, as a share of the error; below 0 where confused."""
         margins = {}
         for direction, row in zip(DIRECTIONS, self.errors.tolist()):
-            own = row[self.words.index(WORDS[direction])]
-            others = [e for word, e in zip(self.words, row) if word != WORDS[direction]]
+            own = row[self.words.index(self.own(direction))]
+            others = [e for word, e in zip(self.words, row) if word != self.own(direction)]
             margins[direction] = (min(others) - own) / max(own, 1e-12)
         return margins
 
@@ -132,7 +135,7 @@ def recognise(
     Every picture gets the same noises at three timesteps; the words under which the noise is predicted best win. A
     teacher that cannot tell its own pictures apart cannot tell an object where its front is.
     """
-    words: list[Conditioning] = [prompts.front, prompts.side, prompts.back]
+    words = prompts.directions
     errors = torch.zeros(len(pictures), len(words), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -141,10 +144,10 @@ def recognise(
             for _ in range(noises):
                 noise = torch.randn(pictures.shape[1:], generator=generator).to(pictures)
                 x = pictures + sigma * noise
-                predicted = teacher.predict([Request(x, sigma, c.expand(len(x)), "positive") for c in words])
+                predicted = teacher.predict([Request(x, sigma, c.expand(len(x)), "positive") for c in words.values()])
                 found = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in predicted]
                 errors += torch.stack(found, dim=1).double().cpu()
-    return Recognition(errors / (len(TIMES) * noises))
+    return Recognition(errors / (len(TIMES) * noises), tuple(words))
 
 
 def findings(fit: Fitted, recognition: Recognition, cost: Cost, free: int | None = None) -> str:

@@ -83,6 +83,8 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 view("inversion", "Of the DDIM paths; an empty prompt, as published. Not wired: as negative."),
                 *plain_widgets(BLENDING),
                 view("artefact", "For the method sds_bridge: the prompt with words for artefacts added to it."),
+                view("left", "Seen from the object's own left (azimuth 90 degrees). Not wired: as side."),
+                view("right", "Seen from the object's own right (azimuth -90 degrees). Not wired: as side."),
             ],
             outputs=[DreamerPrompt.Output(display_name="prompt", tooltip="For Dreamer XL Optimize.")],
         )
@@ -106,15 +108,18 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
         overhead: list | None = None,
         inversion: list | None = None,
         artefact: list | None = None,
+        left: list | None = None,
+        right: list | None = None,
         **values: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Prompt (from Conditioning)"):
             given = {"front": front, "side": side, "back": back, "overhead": overhead}
-            given |= {"negative": negative, "inversion": inversion, "artefact": artefact}
+            given |= {"negative": negative, "inversion": inversion, "artefact": artefact, "left": left, "right": right}
             parts = {k: from_comfy(v, k) for k, v in given.items() if v is not None}
             sizes = {k: v for _, s in parts.values() for k, v in s.items()}
             front_part = parts["front"]
             side_part = parts.get("side", front_part)
+            optional = {k: parts[k][0] for k in ("artefact", "left", "right") if k in parts}
             views = ViewPrompts(
                 front=front_part[0],
                 side=side_part[0],
@@ -122,7 +127,7 @@ class DreamerXLPromptFromConditioning(io.ComfyNode):
                 overhead=parts["overhead"][0] if "overhead" in parts else None,
                 negative=parts["negative"][0],
                 inversion=parts.get("inversion", parts["negative"])[0],
-                artefact=parts["artefact"][0] if "artefact" in parts else None,
                 blending=_blended(values),
+                **optional,
             )
             return io.NodeOutput(PromptBundle(views, sizes))

@@ -74,7 +74,7 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         given["clip.mode"] = "off"
     elif args.clip is not None:
         given["clip.threshold"] = _threshold(args.clip)
-    prompt = PromptConfig(negative=preset.negative)
+    prompt = PromptConfig(negative=preset.negative, left=preset.sides[0], right=preset.sides[1])
     everything = GenerateConfig.of(preset.config, prompt)
     assigned = parsed(everything, _assignments(args.set))
     other = assigned.get("prompt.prompt", args.prompt)

@@ -79,7 +79,7 @@ def guide(
     noise = offset_noise(encoded.z.shape, guidance.noise_offset, generator).to(encoded.z)
     teacher = with_rescale(predictor, guidance.rescale)
     with torch.no_grad():
-        result = guidance.method(teacher, encoded.z, noise, steps, prompts.at(drawn.cameras))
+        result = guidance.method(teacher, encoded.z, noise, steps, prompts.at(drawn.shown))
         gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
     return Guided(gradient, steps, result, nonfinite)
 

@@ -29,6 +29,11 @@ class DrawnViews:
     flip: bool
     """Whether the batch is mirrored before it is encoded."""
 
+    @property
+    def shown(self) -> Cameras:
+        """Whose angles the encoded pictures show."""
+        return self.cameras.mirrored() if self.flip else self.cameras
+
 
 @dataclass(frozen=True)
 class RenderedViews:

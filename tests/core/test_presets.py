@@ -134,6 +134,8 @@ WORDS = {
     "perp_neg_front_decay": 2.0,
     "perp_neg_side_decay": 10.0,
     "artefacts": "",
+    "left": "",
+    "right": "",
 }
 
 

@@ -1,10 +1,13 @@
 """View words and their interpolation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.errors import InputError
+from dreamer_core.optimize.views import DrawnViews
 from dreamer_core.prompts import PromptConfig, encode_prompts, view_weights
 from dreamer_core.teachers.teacher import Conditioning
 
@@ -101,3 +104,65 @@ def test_bad_values_name_the_field(field, kwargs):
 def test_empty_prompt_is_refused():
     with pytest.raises(InputError, match="prompt: expected a description of the object, got an empty text"):
         PromptConfig("  ")
+
+
+# -- left and right ---------------------------------------------------------------------------------------------------
+
+SIDES = {"left": "left side view", "right": "right side view"}
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "expected"),
+    [
+        (0, {"front view": 1.0}),
+        (90, {"left side view": 1.0}),
+        (-90, {"right side view": 1.0}),
+        (45, {"front view": 0.5, "left side view": 0.5}),
+        (-120, {"right side view": 2 / 3, "back view": 1 / 3}),
+        (180, {"back view": 1.0}),
+    ],
+)
+def test_left_and_right_have_words_of_their_own(azimuth, expected):
+    texts, cond = pooled_at(float(azimuth), **SIDES)
+    found = {t.partition(", ")[2]: w for t, w in zip(texts, cond.positive.pooled[0].tolist()) if w}
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("azimuth", [30.0, -100.0])
+def test_one_side_alone_may_have_words(azimuth):
+    """The other one is the plain side."""
+    texts, cond = pooled_at(azimuth, left="left side view")
+    weights = dict(zip(texts, cond.positive.pooled[0].tolist()))
+    assert (weights["a red mug, left side view"] > 0) == (azimuth > 0)
+    assert (weights["a red mug, side view"] > 0) == (azimuth < 0)
+
+
+@pytest.mark.parametrize(("azimuth", "side"), [(15.0, "left"), (-15.0, "right")])
+def test_perp_neg_avoids_the_nearer_side(azimuth, side):
+    texts, cond = pooled_at(azimuth, perp_neg=True, **SIDES)
+    (avoided,) = cond.perpendicular
+    assert texts[int(avoided.cond.pooled[0].argmax())] == f"a red mug, {side} side view"
+
+
+def test_a_mirrored_picture_shows_the_other_side():
+    """And the cameras themselves stay."""
+    cameras = orbit_cameras([30.0, 180.0, -90.0], 10.0, 3.0, 0.6, 64)
+    mirrored = cameras.mirrored()
+    assert mirrored.azimuth.tolist() == [-30.0, 180.0, 90.0]
+    torch.testing.assert_close(mirrored.viewmats, cameras.viewmats)
+    drawn = DrawnViews(cameras, torch.zeros(3, 3), depth=False, flip=True)
+    assert drawn.shown.azimuth.tolist() == [-30.0, 180.0, 90.0]
+    assert replace(drawn, flip=False).shown is cameras
+
+
+def test_the_same_words_on_both_sides_give_the_very_numbers():
+    """Of a prompt that does not tell them apart."""
+    for azimuth in (-170.0, -45.0, 10.0, 90.0):
+        _, plain = pooled_at(azimuth)
+        texts, sided = pooled_at(azimuth, left="side view", right="side view")
+        column = {text: i for i, text in reversed(list(enumerate(texts)))}
+        gathered = torch.zeros(3)
+        for text, weight in zip(texts, sided.positive.pooled[0]):
+            if column[text] < 3:
+                gathered[column[text]] += weight
+        torch.testing.assert_close(gathered, plain.positive.pooled[0, :3], rtol=0, atol=0)

@@ -68,7 +68,7 @@ def test_pictures_are_diffusers_own(sdxl, prompts):
         set_alpha_to_one=True, timestep_spacing="trailing",
     )  # fmt: skip
     scheduler.set_timesteps(5)
-    words = {"front": prompts.front, "right": prompts.side, "back": prompts.back, "left": prompts.side}
+    words = {"front": prompts.front, "left": prompts.side, "back": prompts.back, "right": prompts.side}
     first = torch.Generator().manual_seed(3)
     noise = torch.randn(4, *ours.shape[1:], generator=first)
     size = torch.tensor([[64.0, 64, 0, 0, 64, 64]])
@@ -118,7 +118,7 @@ def one_hot_prompts():
 def test_a_teacher_that_knows_its_directions():
     pictures = torch.randn(4, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     found = recognise(Knows(pictures, 0.5), one_hot_prompts(), pictures)
-    assert found.found == {"front": "front", "right": "side", "back": "back", "left": "side"}
+    assert found.found == {"front": "front", "left": "side", "back": "back", "right": "side"}
     assert found.confused == []
     torch.testing.assert_close(found.errors[0], torch.tensor([0.0, 0.25, 0.25]).double(), atol=1e-6, rtol=1e-4)
 
@@ -126,18 +126,17 @@ def test_a_teacher_that_knows_its_directions():
 def test_confusion_is_named():
     errors = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 1.0], [3.0, 1.0, 3.0]])
     found = Recognition(errors)
-    assert found.confused == ["right"]
-    assert found.margins == {"front": 1.0, "right": -0.5, "back": 1.0, "left": 2.0}
+    assert found.confused == ["left"]
+    assert found.margins == {"front": 1.0, "left": -0.5, "back": 1.0, "right": 2.0}
     cost = Cost(steps=10, evaluations=1234, seconds=3 * 3600 + 120, peak=2 << 30, gaussians=5, most_gaussians=9)
     text = findings(ORDINARY, found, cost, 4 << 30)
-    assert "right: fits the words for front better than its own" in text
-    assert "front +100%, right -50%" in text
+    assert "left: fits the words for front better than its own" in text
+    assert "front +100%, left -50%" in text
     assert "about 3 h 2 min" in text
     assert "2.0 GiB of 4.0 GiB free before" in text
     assert "5, 9 at the most" in text
     assert (
-        summary(ORDINARY, found, cost)
-        == "takes its right for front · about 3 h 2 min · 1,234 evaluations · 5 Gaussians"
+        summary(ORDINARY, found, cost) == "takes its left for front · about 3 h 2 min · 1,234 evaluations · 5 Gaussians"
     )
     assert summary(ORDINARY, Recognition(errors[[0, 3, 2, 3]]), cost).startswith("tells its sides apart · about 3 h")
     assert [duration(s) for s in (20.4, 100, 3600)] == ["20 s", "2 min", "1 h 0 min"]

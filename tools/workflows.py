@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamer_core.optimize.presets import RELEASED_NEGATIVE
+from dreamer_core.optimize.presets import PRESETS, RELEASED_NEGATIVE
 
 from . import comfyui
 from .graph_format import NOTE, Column, Group, Info, Link, Node, Workflow
@@ -51,6 +51,12 @@ def prompt(clip: Link, text: str, title: str = "Prompt", **inputs: Any) -> Node:
     return Node("DreamerXLPrompt", title, {"clip": clip, "prompt": text, **inputs})
 
 
+def starter_prompt(clip: Link, text: str, title: str = "Prompt") -> Node:
+    """With the words that the starter knows for its two sides."""
+    left, right = PRESETS["starter"].sides
+    return prompt(clip, text, title, left=left, right=right)
+
+
 def initialize(count: int, shape: str = "sphere") -> Node:
     return Node("DreamerXLInitialize", "Initialize", {"source": shape, "source.count": count, "source.size": 0.6})
 
@@ -81,7 +87,7 @@ def text_to_3d(name: str, about: str, checkpoint: str, words: str, count: int, p
     """Loader, prompt, sphere, optimiser, preview, files."""
     model = loader(checkpoint)
     starter = checkpoint == STARTER
-    said = prompt(model[1], words, **({} if starter else {"negative": RELEASED_NEGATIVE}))
+    said = starter_prompt(model[1], words) if starter else prompt(model[1], words, negative=RELEASED_NEGATIVE)
     start = initialize(count)
     made = optimizer(model[0], model[2], said[0], start[0], preset)
     return Workflow(
@@ -206,7 +212,7 @@ def lora_swap() -> Workflow:
         "LoraLoader", "LoRA", {"model": model[0], "clip": model[1], "lora_name": "gold.safetensors", **strengths}
     )
     words = "a red rocket"
-    plain, golden = prompt(model[1], words, "Prompt without"), prompt(lora[1], words, "Prompt with")
+    plain, golden = starter_prompt(model[1], words, "Prompt without"), starter_prompt(lora[1], words, "Prompt with")
     start = initialize(4000)
     without = optimizer(model[0], model[2], plain[0], start[0], "starter", "Optimize without")
     with_it = optimizer(lora[0], model[2], golden[0], start[0], "starter", "Optimize with")
@@ -307,7 +313,7 @@ ComfyUI's own template *Image to Gaussian Splat (TripoSplat)*, under Templates, 
 
 def ism_against_tsm() -> Workflow:
     model = loader(STARTER)
-    said = prompt(model[1], "a green tree")
+    said = starter_prompt(model[1], "a green tree")
     start = initialize(4000)
     ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism"})
     tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3})
@@ -350,7 +356,7 @@ checkpoint in *Loader* and the preset `official` in both *Optimize* nodes.
 
 def splat_to_mesh() -> Workflow:
     model = loader(STARTER)
-    said = prompt(model[1], "a yellow duck")
+    said = starter_prompt(model[1], "a yellow duck")
     start = initialize(4000)
     made = optimizer(model[0], model[2], said[0], start[0], "starter")
     mesh = Node(

@@ -9,7 +9,9 @@ import torch
 
 from dreamer_core.cli.options import resolve_device
 
-STAGES = {"data": 0.0, "vae": 12.0, "latents": 0.0, "unet": 120.0, "lora": 10.0, "judge": 15.0}
+STAGES = {
+    "data": 0.0, "vae": 22.0, "latents": 0.0, "unet": 120.0, "gold": 8.0, "v_zsnr": 8.0, "few_step": 8.0, "judge": 15.0
+}  # fmt: skip
 """Stage -> minutes on 2 cores, unless told otherwise."""
 
 
@@ -36,14 +38,14 @@ def run(stage: str, minutes: float, chunks: int, device: torch.device) -> None:
         from . import train_unet
 
         train_unet.train(minutes, device=device)
-    elif stage == "lora":
-        from . import train_lora
-
-        train_lora.train(minutes)
     elif stage == "judge":
         from . import train_judge
 
         train_judge.train(minutes)
+    else:
+        from . import train_lora
+
+        train_lora.train(train_lora.ADAPTERS[stage], minutes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

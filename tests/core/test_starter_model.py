@@ -16,12 +16,13 @@ from starter.export import OUTPUT
 from starter.judge import WEIGHTS, Judge, load_judge
 from starter.model import TextEncoders, alphas_cumprod, build_unet, build_vae, predict, start_from_pooling
 from starter.tokenizer import END, WORDS, vocabulary
-from starter.train_lora import OUTPUT as LORA
+from starter.train_lora import ADAPTERS
 from starter.train_unet import Nets, denoising_loss, encode_captions
 from starter.world import COLOURS, KIND_NAMES, PATTERNS, Subject, random_backgrounds, render, training_cameras
 
 needs_checkpoint = pytest.mark.skipif(not OUTPUT.exists(), reason="the checkpoint is not exported yet")
 needs_judge = pytest.mark.skipif(not WEIGHTS.exists(), reason="the judge is not trained yet")
+LORA = ADAPTERS["gold"].output
 needs_lora = pytest.mark.skipif(not (LORA.exists() and OUTPUT.exists()), reason="the LoRA is not trained yet")
 
 

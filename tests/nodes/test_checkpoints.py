@@ -15,25 +15,30 @@ GGUF = os.environ.get("COMFYUI_GGUF_PATH")
 NF4 = os.environ.get("COMFYUI_NF4_PATH")
 """A copy of github.com/silveroxides/ComfyUI_bnb_nf4_fp4_Loaders."""
 SIGMA = 3.0
+KINDS = ("checkpoints", "diffusion_models", "loras")
 
 
 @pytest.fixture(scope="module")
 def tiny(host, tmp_path_factory):
     """Writes a checkpoint of a layout into ComfyUI's checkpoints folder; its path."""
+    import comfy.supported_models
     import folder_paths
     import tiny_checkpoint
 
+    folder, known = tmp_path_factory.mktemp("checkpoints"), list(comfy.supported_models.models)
     tiny_checkpoint.register()
-    folder = tmp_path_factory.mktemp("checkpoints")
-    folder_paths.add_model_folder_path("checkpoints", str(folder))
-    folder_paths.add_model_folder_path("diffusion_models", str(folder))
+    for kind in KINDS:
+        folder_paths.add_model_folder_path(kind, str(folder))
 
     def save(layout="SDXL"):
         path = folder / f"{layout}.safetensors"
         with torch.inference_mode(False):
             return path if path.exists() else tiny_checkpoint.save_checkpoint(path, layout=layout)
 
-    return save
+    yield save
+    comfy.supported_models.models[:] = known
+    for kind in KINDS:
+        folder_paths.folder_names_and_paths[kind][0].remove(str(folder))
 
 
 def plain_noise(model, x, sigma, cond):
@@ -188,9 +193,6 @@ def test_gguf_with_a_lora(ours, tiny, noise, gguf_model):
 
     path = tiny().with_name("lora.safetensors")
     tiny_checkpoint.save_lora(path)
-    import folder_paths
-
-    folder_paths.add_model_folder_path("loras", str(path.parent))
     with torch.inference_mode():
         whole = ours("nodes.loader").load_checkpoint(tiny().name)
         patched = [

@@ -84,6 +84,7 @@ def in_todays_words(config):
         else:
             found[RENAMED.get(name, name)] = value
     found["cleanup.floater_share"] *= 100.0  # a share then, per cent now
+    found |= {"guidance.rescale": 0.0, "guidance.teacher": "auto"}  # there was neither
     found["clip.ramp_from"] = found["clip.ramp_from"] or 0.0
     found["cameras.fov_pool_views"] = 0  # every view drew its own
     method = found["guidance.method"]
@@ -111,6 +112,8 @@ def built(execute, ours, monkeypatch):
     """What every Optimize node of a graph hands to the optimiser, through the nodes themselves."""
     node = ours("nodes.optimize")
     monkeypatch.setattr(node, "check_model", lambda model: None)
+    fit = ours("dreamer_core.optimize.profiles").Fitted(ours("dreamer_core.teachers.kinds").TeacherKind(), None, {})
+    monkeypatch.setattr(node, "fitted_to", lambda model, config, *rest: (config, fit))
 
     class Stopped(Exception):
         pass

@@ -376,7 +376,8 @@ def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
     assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
     assert (images[0] - images[1]).abs().max() > 0.01
     lines = text.splitlines()
-    assert lines[0].startswith("Directions told apart by (share of the error): front ")
+    assert lines[0] == "Teacher: epsilon-prediction"
+    assert lines[1].startswith("Directions told apart by (share of the error): front ")
     assert "Network evaluations: 1,635 in 150 steps" in lines
     assert "Gaussians: 4,000" in lines
     assert " · 1,635 evaluations · 4,000 Gaussians" in said[-1]

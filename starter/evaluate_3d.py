@@ -1,7 +1,7 @@
 """Text to 3D with the starter checkpoint, measured: `python -m starter.evaluate_3d --study methods --jobs 2`.
 
-Every variant gets the same number of network evaluations per object. The judge names 24 turntable views; how far the
-object has the right shape from the right side shows in its silhouette, compared with that of the world's own object.
+Every variant gets the same number of network evaluations per object. The measure is how near an object comes to the
+world's own (`truth`); beside it a judge names kind and colour of 24 turntable views.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
-from functools import cache
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamer_core.cameras import turntable
 from dreamer_core.errors import InputError
 from dreamer_core.files import write_atomically
 from dreamer_core.gaussians import Gaussians
@@ -40,11 +38,10 @@ from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
 from .shapes import KINDS
 from .studies import STUDIES, Variant, evaluations_per_step, prompts_20, with_steps
-from .world import KIND_NAMES, Subject, render_layers, union_distance
+from .truth import VIEWS, cameras, nearness
+from .world import KIND_NAMES, Subject, union_distance
 
 COUNT = 4000
-VIEWS = 24
-ELEVATION = 15.0
 CLOUD_NOISE = 0.03
 """World units by which the points of the initial cloud miss the surface."""
 
@@ -62,39 +59,24 @@ def rough_cloud(kind: str, count: int, generator: torch.Generator) -> Gaussians:
     return from_points(points + CLOUD_NOISE * torch.randn(points.shape, generator=generator))
 
 
-def turn(state: OptimizationState, views: int = VIEWS, resolution: int = 128) -> Tensor:
-    """Turntable pictures [views, H, W, 3] on white."""
-    return _turn(state, views, resolution)[0]
-
-
-def _cameras(views: int, resolution: int) -> Any:
-    return turntable(views, resolution, elevation=ELEVATION, radius=3.6, fov=0.61)
-
-
-def _turn(state: OptimizationState, views: int, resolution: int) -> tuple[Tensor, Tensor]:
+def turn(state: OptimizationState) -> tuple[Tensor, Tensor]:
+    """Turntable pictures [VIEWS, H, W, 3] on white, and their coverage [VIEWS, H, W]."""
     with torch.no_grad():
-        output = render(state.gaussians, _cameras(views, resolution), backgrounds=torch.ones(views, 3))
-    return output.colors.clamp(0, 1), output.alphas
-
-
-@cache
-def _true_silhouettes(kind: str) -> Tensor:
-    return 1 - render_layers(kind, _cameras(VIEWS, 128))[..., 6]
+        output = render(state.gaussians, cameras(), backgrounds=torch.ones(VIEWS, 3))
+    return output.colors.clamp(0, 1), output.alphas[..., 0]
 
 
 def judged(state: OptimizationState, subject: Subject) -> tuple[dict[str, float], Tensor]:
-    """Shares of views named right, and the silhouettes' intersection over union; the pictures [VIEWS, H, W, 3]."""
-    pictures, alphas = _turn(state, VIEWS, 128)
+    """Nearness to the true object, and shares of views named right; the pictures [VIEWS, H, W, 3]."""
+    pictures, coverage = turn(state)
     kinds, colours = load_judge()(pictures)
     kind = kinds.argmax(-1) == KIND_NAMES.index(subject.kind)
     colour = colours.argmax(-1) == COLOUR_NAMES.index(subject.colour)
-    seen, true = alphas.reshape(VIEWS, 128, 128) > 0.5, _true_silhouettes(subject.kind) > 0.5
-    iou = (seen & true).sum((1, 2)) / (seen | true).sum((1, 2)).clamp_min(1)
     shares = {
         "kind": kind.float().mean().item(),
         "colour": colour.float().mean().item(),
         "both": (kind & colour).float().mean().item(),
-        "silhouette": iou.mean().item(),
+        **asdict(nearness(pictures, coverage, subject)),
     }
     return shares, pictures
 
@@ -107,7 +89,10 @@ def make(
     start = rough_cloud(subject.kind, COUNT, generator) if variant.cloud else initial_shape("sphere", COUNT, generator)
     config = replace(variant.config, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
-    prompts = encode_prompts(teacher, PromptConfig(subject.prompt(), **variant.prompt))
+    left, right = PRESETS["starter"].sides
+    prompts = encode_prompts(
+        teacher, PromptConfig(subject.prompt(), **{"left": left, "right": right, **variant.prompt})
+    )
     began, reports = time.perf_counter(), list(optimize(state, teacher, prompts, config))
     norms = torch.tensor([r.image_gradient_norm for r in reports])
     return state, {
@@ -192,7 +177,8 @@ def run(
 
 
 COLUMNS = {
-    "kind": "kind", "colour": "colour", "both": "both", "silhouette": "silhouette",
+    "iou": "IoU", "iou_worst": "worst view", "psnr": "PSNR", "ssim": "SSIM", "turned_iou": "IoU, best turn",
+    "kind": "kind", "colour": "colour", "both": "both",
     "gradient_norm_p95_over_median": "norm p95 / median", "gradient_norm_max_over_median": "norm max / median",
     "clipped": "clipped", "gaussians": "Gaussians", "largest_scale": "largest scale", "steps": "steps",
     "evaluations_per_view": "evaluations", "seconds": "seconds",
@@ -208,7 +194,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for column in COLUMNS:
             text = f"{statistics.fmean(r[column] for r in rows):.3g}"
             seeds = {r["seed"] for r in rows}
-            if column in ("both", "silhouette") and 1 < len(seeds) < len(rows):
+            if column in ("both", "iou", "psnr", "ssim") and 1 < len(seeds) < len(rows):
                 means = [statistics.fmean(r[column] for r in rows if r["seed"] == seed) for seed in seeds]
                 text += f" ± {statistics.stdev(means):.2g}"
             cells.append(text)
@@ -221,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", choices=list(STUDIES), default="methods")
     parser.add_argument("--variants", nargs="+", help="only these")
     parser.add_argument("--prompts", type=int, default=20, help="how many of the twenty (`ablation` has its own)")
-    parser.add_argument("--seeds", type=int, default=3, help="for `ablation`")
+    parser.add_argument("--seeds", type=int, default=3, help="for `ablation` and `kinds`")
     parser.add_argument("--steps", type=int, help="steps of the first variant; the others get its network evaluations")
     parser.add_argument("--out", type=Path, default=WORK / "3d")
     parser.add_argument("--checkpoint", type=Path, default=OUTPUT)
@@ -233,7 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.steps is not None:
         base = with_steps(base, options.steps)
     variants = STUDIES[options.study](base)
-    if options.study != "ablation":
+    if options.study == "kinds":
+        things = [(subject, seed) for seed in range(options.seeds) for subject in prompts_20()[: options.prompts]]
+    elif options.study != "ablation":
         things = [(subject, i) for i, subject in enumerate(prompts_20()[: options.prompts])]
     else:
         subjects = [Subject("chair", "green"), Subject("car", "blue"), Subject("duck", "yellow")]

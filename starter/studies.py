@@ -53,13 +53,15 @@ def of_ablation(base: OptimizeConfig) -> list[Variant]:
     def guided(name: str, **given: Any) -> Variant:
         return Variant(name, changed(base, {f"guidance.{setting}": value for setting, value in given.items()}))
 
-    no_words = {"front": "", "side": "", "back": ""}
+    no_words = {"front": "", "side": "", "back": "", "left": "", "right": ""}
+    one_side = {"left": "", "right": ""}
     return [
         Variant("starter preset", base),
         guided("gamma 0 (ISM)", gamma=0.0),
         guided("gamma 0.3", gamma=0.3),
         Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
         Variant("no view words", base, no_words),
+        Variant("left not told from right", base, one_side),
         Variant("Perp-Neg", base, {"perp_neg": True}),
         Variant("rough cloud first", base, cloud=True),
         guided("SDS, guidance 25", method="sds", cfg=25.0),
@@ -83,7 +85,12 @@ def of_clipping(base: OptimizeConfig) -> list[Variant]:
     ]
 
 
-STUDIES = {"methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
+def of_kinds(base: OptimizeConfig) -> list[Variant]:
+    """The preset alone, on many kinds and seeds."""
+    return [Variant("starter preset", base)]
+
+
+STUDIES = {"kinds": of_kinds, "methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}
 
 
 class _Wordless:

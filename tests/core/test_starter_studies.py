@@ -80,7 +80,7 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     def fake(folder, checkpoint, variant, subject, seed):
         made.append(name_of(variant, subject, seed))
         zeros = dict.fromkeys(evaluate_3d.COLUMNS, 0.0)
-        return zeros | {"variant": variant.name, "prompt": subject.prompt(), "seed": seed, "both": float(seed)}
+        return zeros | {"variant": variant.name, "prompt": subject.prompt(), "seed": seed, "iou": float(seed)}
 
     monkeypatch.setattr(evaluate_3d, "_job", fake)
     monkeypatch.setattr(evaluate_3d, "ProcessPoolExecutor", _Inline)
@@ -101,4 +101,4 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
         run(variants, [(chair, 0)], 400, tmp_path, tmp_path, 1)  # other numbers of steps
     assert len(made) == 8
     # Means over the objects, and the deviation of the two seeds' means, 0 and 1.
-    assert "| tsm | 4 | 0 | 0 | 0.5 ± 0.71 |" in table(results)
+    assert "| tsm | 4 | 0.5 ± 0.71 |" in table(results)

@@ -48,7 +48,7 @@ class SamplingConfig(Settings):
         ),
     ] = 0.0
 
-    def suiting(self, profile: Profile) -> SamplingConfig:
+    def for_teacher(self, profile: Profile) -> SamplingConfig:
         """With what suits a teacher where nothing was said."""
         return SamplingConfig(self.sampling_steps or profile.sampling_steps, self.sampling_cfg or profile.sampling_cfg)
 
@@ -73,12 +73,12 @@ def draw(
 ) -> Tensor:  # [V, C, h, w]
     """Latents of the four directions by DDIM with classifier-free guidance, each from a noise of its own.
 
-    `rescale` is that of the run (`guidance.rescale`).
+    `rescale` is as `guidance.rescale`.
 
     `on_step(done, of)` is called after every step.
     """
     cameras = orbit_cameras(list(DIRECTIONS.values()), ELEVATION, 3.0, 0.6, resolution)
-    cond, sampling = prompts.at(cameras), sampling.suiting(ORDINARY)
+    cond, sampling = prompts.at(cameras), sampling.for_teacher(ORDINARY)
     teacher = with_rescale(teacher, rescale)
     with torch.no_grad():
         grey = teacher.encode(torch.full((1, resolution, resolution, 3), 0.5))

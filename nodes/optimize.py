@@ -118,8 +118,7 @@ def fitted_to(
 ) -> tuple[OptimizeConfig, Fitted]:
     """The settings for what the MODEL is, as far as nobody `given` them; `hidden` has the graph and the node."""
     names = [name for one in given for name in one or ()]
-    rescales = "RescaleCFG" in guidance_patches(model.model_options)
-    return fitted(config, kind_of(model, hidden.prompt, hidden.unique_id), names, rescales=rescales)
+    return fitted(config, kind_of(model, hidden.dynprompt, hidden.unique_id), names)
 
 
 def joined(*texts: str) -> str:
@@ -252,7 +251,7 @@ class DreamerXLOptimize(io.ComfyNode):
                 io.Splat.Output(display_name="splat", tooltip="The finished object."),
                 io.Image.Output(display_name="views", tooltip="The object from all around, on white."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.dynprompt],
         )
 
     @classmethod

@@ -77,7 +77,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                 io.Image.Output(display_name="views", tooltip=f"The pictures: {', '.join(DIRECTIONS)}."),
                 io.String.Output(display_name="findings", tooltip="What was found, in lines."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -107,7 +107,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
                 start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
             else:
                 start = one_from_splat(splat)
-            sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values)).suiting(fit.profile)
+            sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values)).for_teacher(fit.profile)
             pictures, text, line = look(model, vae, prompt, config, fit, start, sampling, seed, cls.hidden.unique_id)
             images = decoded(model, vae, pictures)
             say(line, cls.hidden.unique_id)
@@ -138,7 +138,7 @@ def look(
             *(teacher, views),
             resolution=config.resolution,
             sampling=sampling,
-            rescale=config.guidance.rescale,
+            rescale=max(config.guidance.rescale, fit.profile.sampling_rescale),
             seed=seed,
             on_step=lambda done, _: bar.update_absolute(done, of),
         )

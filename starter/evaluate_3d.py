@@ -28,6 +28,7 @@ from dreamer_core.gaussians import Gaussians
 from dreamer_core.initializers import from_points, initial_shape
 from dreamer_core.media import contact_sheet, write_png
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
+from dreamer_core.optimize.presets import STARTER_SIDES
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.rendering import render
@@ -89,7 +90,7 @@ def make(
     start = rough_cloud(subject.kind, COUNT, generator) if variant.cloud else initial_shape("sphere", COUNT, generator)
     config = replace(variant.config, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
-    left, right = PRESETS["starter"].sides
+    left, right = STARTER_SIDES
     prompts = encode_prompts(
         teacher, PromptConfig(subject.prompt(), **{"left": left, "right": right, **variant.prompt})
     )

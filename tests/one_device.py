@@ -41,6 +41,8 @@ class Seen:
 
     waits: list[str] = field(default_factory=list)
     """Where the processor would wait for the GPU: numbers read, elements counted; innermost line of ours."""
+    uploads: list[str] = field(default_factory=list)
+    """What is brought over from ordinary memory; CUDA waits for that, too, but only until the copy is made."""
     heavy: dict[str, set[torch.dtype]] = field(default_factory=dict)
     """Types of heavy operations' inputs by the network they were in."""
     kinds: set[torch.dtype] = field(default_factory=set)
@@ -90,6 +92,8 @@ class OneDevice(TorchDispatchMode):
             if func in HEAVY and self.zone:
                 types_here = {x.dtype for x in on_gpu if x.is_floating_point()}
                 self.seen.heavy.setdefault(self.zone, set()).update(types_here)
+        elif func in COPIES and kwargs.get("device") is not None and torch.device(kwargs["device"]).type == GPU.type:
+            self.seen.uploads.append(our_line())
         out = func(*args, **kwargs)
         for x in tree_leaves(out):
             if isinstance(x, Tensor) and x.device.type == GPU.type and x.is_floating_point():

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamer_core.optimize.presets import PRESETS, RELEASED_NEGATIVE
+from dreamer_core.optimize.presets import RELEASED_NEGATIVE, STARTER_SIDES
 
 from . import comfyui
 from .graph_format import NOTE, Column, Group, Info, Link, Node, Workflow
@@ -53,7 +53,7 @@ def prompt(clip: Link, text: str, title: str = "Prompt", **inputs: Any) -> Node:
 
 def starter_prompt(clip: Link, text: str, title: str = "Prompt") -> Node:
     """With the words that the starter knows for its two sides."""
-    left, right = PRESETS["starter"].sides
+    left, right = STARTER_SIDES
     return prompt(clip, text, title, left=left, right=right)
 
 

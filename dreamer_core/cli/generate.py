@@ -158,6 +158,7 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
+        print("# Some teachers change their guidance scale when they are loaded; see --teacher.", file=sys.stderr)
         return None
     return everything
 
@@ -214,10 +215,12 @@ def make(
     return session.run(teacher, prompts, plan)
 
 
-def fit_to(args: argparse.Namespace, config: OptimizeConfig, teacher: DiffusersSDXL) -> tuple[OptimizeConfig, Fitted]:
-    """The settings for what the teacher is, as far as no option says otherwise; said where that changes any."""
+def fit_to(
+    args: argparse.Namespace, config: OptimizeConfig, teacher: DiffusersSDXL, say: bool = True
+) -> tuple[OptimizeConfig, Fitted]:
+    """The settings for what the teacher is, where no option says otherwise; `say` it if it is no ordinary one."""
     config, fit = fitted(config, teacher.kind, given_settings(args))
-    if fit.note:
+    if say and fit.note:
         print(f"Teacher: {fit}", file=sys.stderr, flush=True)
     return config, fit
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from ..errors import InputError
-from ..optimize import OptimizeConfig, Preset
-from ..optimize.presets import configured, unread
+from ..optimize import PRESETS, OptimizeConfig, Preset
+from ..optimize.presets import STARTER_SIDES, configured, unread
 from ..prompts import PromptConfig
 from ..setting_values import parsed
 from ..settings import Choice, Setting, declared_settings
@@ -74,9 +74,12 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
         given["clip.mode"] = "off"
     elif args.clip is not None:
         given["clip.threshold"] = _threshold(args.clip)
-    prompt = PromptConfig(negative=preset.negative, left=preset.sides[0], right=preset.sides[1])
+    prompt = PromptConfig(negative=preset.negative)
     everything = GenerateConfig.of(preset.config, prompt)
     assigned = parsed(everything, _assignments(args.set))
+    if (args.model is None or preset is PRESETS["starter"]) and "prompt.side" not in assigned:
+        left, right = STARTER_SIDES
+        everything = replace(everything, prompt=replace(prompt, left=left, right=right))
     other = assigned.get("prompt.prompt", args.prompt)
     if other != args.prompt:  # which names the folder, and is what Shap-E is asked for
         raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")
@@ -109,7 +112,10 @@ def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]
     for name in given:
         if name in (f"guidance.{field}" for field in method.ignores):
             raise InputError(name, f"a setting that {method.name} reads", "one that it does not", "leave it out")
-    for name, why in unread(made, base, given).items():
+    found = unread(made, base, given)
+    if "prompt.side" in given and made.prompt.left and made.prompt.right:
+        found["prompt.side"] = "both prompt.left and prompt.right are set"
+    for name, why in found.items():
         raise InputError(name, "a setting that has an effect", f"one that has none: {why}", "leave it out")
 
 

@@ -25,6 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the command to the parser."""
     parser = commands.add_parser("preview", help="what the teacher draws for a prompt, and what `generate` would cost")
     add_recipe_options(parser)
+    parser.epilog = "--steps are those of the run whose cost is estimated; --sampling-steps those of the pictures."
     for setting in own_settings(SamplingConfig):
         about = f"{setting.knob.tip} (default: {setting.default:g})"
         parser.add_argument(option(setting), type=setting.number or str, default=setting.default, help=about)
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)].count, device)
     assert gaussians is not None  # only a resumed run has none
     teacher = load_teacher(args, device, keep_decoder=True)
-    config, fit = fit_to(args, config, teacher)
-    sampling = sampling.suiting(fit.profile)
+    config, fit = fit_to(args, config, teacher, say=False)
+    sampling = sampling.for_teacher(fit.profile)
     prompts = encode_prompts(teacher, everything.prompt)
     teacher.release_text_encoders()
     prepare(args, teacher, config, device)
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             prompts,
             resolution=config.resolution,
             sampling=sampling,
-            rescale=config.guidance.rescale,
+            rescale=max(config.guidance.rescale, fit.profile.sampling_rescale),
             seed=config.seed,
             on_step=on_step,
         )

@@ -116,7 +116,7 @@ class GuidanceConfig(Settings):
         float,
         Knob(
             "How far guided predictions are brought back to the contrast of the prompt's own, against burnt colours. "
-            "Published: 0; 0.7 for zero terminal SNR (2305.08891). Good: 0 to 0.7.",
+            "Published: 0; 0.7 for sampling with zero terminal SNR (2305.08891). Good: 0 to 0.7.",
             0.0, 1.0, 0.05, advanced=True,
         ),
     ] = 0.0  # fmt: skip

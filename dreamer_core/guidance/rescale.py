@@ -25,7 +25,7 @@ def rescaled(guided: Tensor, positive: Tensor, x: Tensor, sigma: float, share: f
     """Guided noise [B, C, h, w] whose v has the deviation of the positive's v for `share`, its own for the rest.
 
     Large guidance scales widen the spread of a prediction, which shows as burnt colours, most of all with zero
-    terminal SNR. Taken of v, as ComfyUI's RescaleCFG does, whatever the network predicts.
+    terminal SNR. Taken of v whatever the network predicts, as ComfyUI's RescaleCFG does for eps- and v-prediction.
     """
     of_guided, of_positive = velocity(guided, x, sigma), velocity(positive, x, sigma)
     dims = (1, 2, 3)
@@ -51,6 +51,8 @@ class RescaledTeacher:
         self, positive: Request, negative: Request, e_positive: Tensor, e_negative: Tensor, scale: float
     ) -> Tensor:
         guided = self.teacher.combine(positive, negative, e_positive, e_negative, scale)
+        if scale <= 1.0:  # as SDI's inversion: nothing is widened
+            return guided
         return rescaled(guided, e_positive, positive.x.to(guided), positive.sigma, self.share)
 
     def encode(self, images: Tensor) -> Tensor:

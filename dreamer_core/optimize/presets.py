@@ -33,8 +33,6 @@ class Preset:
     """Gaussians of the initial shape; published are 4,096 points with 20 offsets each."""
     negative: str = ""
     """What to steer away from, where the user names nothing."""
-    sides: tuple[str, str] = ("", "")
-    """Words for the object's own left and right, where the teacher knows them."""
 
 
 OFFICIAL = OptimizeConfig()
@@ -105,7 +103,7 @@ STARTER = OptimizeConfig(
 )
 
 STARTER_SIDES = ("left side view", "right side view")
-"""As the starter's captions say."""
+"""What the starter's captions call the object's own left and right."""
 
 SCHEDULE = ("schedule_steps", "cameras.progress_every")
 Config = TypeVar("Config", bound=OptimizeConfig)
@@ -148,5 +146,5 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset("the same, except where the paper's text says otherwise", PAPER, 81_920, RELEASED_NEGATIVE),
     "fast": Preset("a third of the steps at 768 pixels", FAST, 40_000, RELEASED_NEGATIVE),
     "low_vram": Preset("768 pixels and two views, for cards of 12 GB", LOW_VRAM, 40_000, RELEASED_NEGATIVE),
-    "starter": Preset("for the built-in checkpoint, a minute on two CPU cores", STARTER, 4_000, sides=STARTER_SIDES),
+    "starter": Preset("for the built-in checkpoint, a minute on two CPU cores", STARTER, 4_000),
 }

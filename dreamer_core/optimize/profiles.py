@@ -19,21 +19,21 @@ class Profile:
 
     strength: float = 1.0
     """Factor of what a guidance scale has above 1, so that methods keep their relation: 1 + strength (cfg - 1)."""
-    rescale: float | None = None
-    t_min: int | None = None
-    t_max: int | None = None
     sampling_steps: int = 25
     """Of the pictures of Teacher Preview."""
     sampling_cfg: float = 5.0
+    sampling_rescale: float = 0.0
 
 
 ORDINARY = Profile()
-ZERO_SNR = Profile(rescale=0.7)
-"""phi of Lin et al. (2305.08891, sec. 3.4), who keep the guidance scale at 7.5."""
-PLAYGROUND = Profile(strength=4.0 / 6.5, sampling_cfg=4.0)
-"""Its model card's guidance scale is 5 with DDIM-like steps, where SDXL's is 7.5."""
+ZERO_SNR = Profile(sampling_rescale=0.7)
+"""phi of Lin et al. (2305.08891, sec. 3.4), for pictures, which begin without signal. The levels of score distillation
+end at SDXL's own, where nothing is burnt; rescaling there pulls the object towards grey (docs/teachers.md)."""
+PLAYGROUND = Profile(strength=4.0 / 6.5)
+"""Its model card's guidance scale is 5 with Euler steps, where SDXL's is 7.5."""
 FEW_STEP = Profile(strength=0.5 / 6.5, sampling_steps=6, sampling_cfg=1.5)
 """LCM, Lightning, Turbo and DMD2 have learned guided predictions; their cards say guidance scale 1 to 2."""
+SCALES = ("guidance.cfg", "guidance.sdi_cfg")
 
 
 def profile_of(kind: TeacherKind) -> Profile:
@@ -51,22 +51,26 @@ class Fitted:
 
     kind: TeacherKind
     profile: Profile
-    changes: dict[str, tuple[object, object]]
+    said: str
+    """What the user says of it."""
+    changes: dict[str, tuple[float, float]]
     """By name: the preset's value and the one instead."""
 
     def __str__(self) -> str:
-        """One line, e.g. "v-prediction with zero terminal SNR: guidance.rescale 0 -> 0.7"."""
+        """One line, e.g. "epsilon-prediction, few steps (by its LCM sampling): guidance.cfg 7.5 -> 1.5"."""
         changes = ", ".join(f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in self.changes.items())
+        if not changes and self.said != "auto":
+            changes = "no setting changes"
         return f"{self.kind.words}: {changes}" if changes else self.kind.words
 
     @property
     def note(self) -> str:
         """The same, or "" where nothing is out of the ordinary."""
-        return str(self) if self.changes or self.kind != TeacherKind() else ""
+        return str(self) if self.changes or self.said != "auto" or self.kind != TeacherKind() else ""
 
 
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(value: float) -> str:
+    return f"{value:.3g}"
 
 
 def taken_for(kind: TeacherKind, said: str) -> TeacherKind:
@@ -76,23 +80,20 @@ def taken_for(kind: TeacherKind, said: str) -> TeacherKind:
     return replace(kind, few_step="") if said == "many_step" else kind
 
 
-def fitted(config: Config, kind: TeacherKind, given: Iterable[str], *, rescales: bool = False) -> tuple[Config, Fitted]:
+def fitted(config: Config, kind: TeacherKind, given: Iterable[str]) -> tuple[Config, Fitted]:
     """`config` for a teacher of that kind; settings in `given` stay as the user has them.
 
-    `rescales`: patches of the teacher rescale guidance already.
+    What the user says of the teacher (`guidance.teacher`) is in the values then, and "auto" again: two runs of the same
+    values are the same run.
     """
-    said = config.guidance.teacher
+    said, method = config.guidance.teacher, config.guidance.method
     kind = taken_for(kind, said)
     profile = ORDINARY if said == "published" else profile_of(kind)
-    wanted: dict[str, object] = {}
-    now = dict(values(config))
-    cfg = now.get("guidance.cfg")
-    if cfg is not None and profile.strength != 1.0:
-        wanted["guidance.cfg"] = round(1.0 + profile.strength * (float(cfg) - 1.0), 3)
-    wanted |= {"guidance.rescale": profile.rescale, "guidance.t_min": profile.t_min, "guidance.t_max": profile.t_max}
-    if rescales:
-        wanted["guidance.rescale"] = None
-    unread = {f"guidance.{name}" for name in config.guidance.method.ignores}
-    left = unread | set(given)
-    wanted = {n: v for n, v in wanted.items() if v is not None and n not in left and v != now[n]}
-    return changed(config, wanted), Fitted(kind, profile, {n: (now[n], v) for n, v in wanted.items()})
+    now, left = dict(values(config)), set(given)
+    wanted: dict[str, float] = {}
+    if method.combines:  # elsewhere the scale is but a factor of the gradient
+        scales = {name: float(now[name]) for name in SCALES if name in now and name not in left}
+        wanted = {name: round(1.0 + profile.strength * (scale - 1.0), 3) for name, scale in scales.items()}
+    changes = {name: (now[name], value) for name, value in wanted.items() if value != now[name]}
+    config = changed(config, {n: v for n, (_, v) in changes.items()} | {"guidance.teacher": "auto"})
+    return config, Fitted(kind, profile, said, changes)

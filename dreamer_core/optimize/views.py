@@ -78,7 +78,7 @@ def render_drawn(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: 
 
     if config.scale_noise > 0:
         generator = step_generator(config.seed, step, "scales")
-        scenes = [noisy_scales(gaussians, config.scale_noise, generator) for _ in range(config.views)]
+        scenes = noisy_scales(gaussians, config.scale_noise, config.views, generator)
         outputs = [
             rendered(scene, drawn.cameras.at([view]), drawn.backgrounds[view : view + 1])
             for view, scene in enumerate(scenes)
@@ -97,7 +97,9 @@ def render_drawn(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: 
     )
 
 
-def noisy_scales(gaussians: Gaussians, amount: float, generator: torch.Generator) -> Gaussians:
-    """Scales times 1 + N(0, amount), kept positive."""
-    factor = 1.0 + amount * torch.randn(gaussians.log_scales.shape, generator=generator)
-    return gaussians.with_log_scales(gaussians.log_scales + factor.clamp_min(1e-6).log().to(gaussians.device))
+def noisy_scales(gaussians: Gaussians, amount: float, views: int, generator: torch.Generator) -> list[Gaussians]:
+    """For every view, scales times 1 + N(0, amount), kept positive."""
+    shape = gaussians.log_scales.shape
+    noise = torch.stack([torch.randn(shape, generator=generator) for _ in range(views)])
+    added = (1.0 + amount * noise).clamp_min(1e-6).log().to(gaussians.device)  # in one piece to a GPU
+    return [gaussians.with_log_scales(gaussians.log_scales + of_view) for of_view in added]

@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.model_sampling
+import torch
 from torch import Tensor
 
 from ...dreamer_core.errors import InputError
@@ -20,8 +21,8 @@ class NoiseForm:
     """A MODEL's own form of noisy latents.
 
     VE: x = z + sigma n, with z of unit deviation. EDM: x' = d x at sigma' = d sigma, where d is the deviation of its
-    clean latents (Karras et al., 2206.00364, sigma_data). Flow matching: x' = (1 - s) z + s k n = (1 - s) x at
-    s = sigma / (k + sigma).
+    clean latents (Karras et al., 2206.00364, sigma_data). Flow matching: x' = (1 - s) d z + s k n = (1 - s) d x at
+    s = d sigma / (k + d sigma).
     """
 
     deviation: float = 1.0
@@ -35,27 +36,30 @@ class NoiseForm:
         if not self.flow:
             return own / self.deviation
         own = own[own < 1.0]  # pure noise has no finite level
-        return self.noise_scale * own / (1.0 - own)
+        return self.noise_scale * own / (1.0 - own) / self.deviation
 
     def sigma(self, level: float) -> float:
         """The MODEL's own sigma of a VE level."""
-        return level / (self.noise_scale + level) if self.flow else level * self.deviation
+        sigma = level * self.deviation
+        return sigma / (self.noise_scale + sigma) if self.flow else sigma
 
     def scaled(self, x: Tensor, level: float) -> Tensor:
         """The MODEL's own form of VE latents at a level."""
-        return x * (1.0 - self.sigma(level)) if self.flow else x * self.deviation
+        x = x * self.deviation
+        return x * (1.0 - self.sigma(level)) if self.flow else x
 
 
 def noise_form(model: Any) -> NoiseForm:
     """Of a MODEL with its patches. Errors: InputError where it does not denoise."""
     sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, comfy.model_sampling.CONST) and not isinstance(sampling, UNUSABLE):
-        return NoiseForm(flow=True, noise_scale=float(getattr(sampling, "noise_scale", 1.0)))
-    if not isinstance(sampling, comfy.model_sampling.EPS) or isinstance(sampling, UNUSABLE):
-        kind = next((kind for kind in UNUSABLE if isinstance(sampling, kind)), type(sampling))
-        got = f"one that is sampled as {kind.__name__}"
-        raise InputError("model", "a MODEL that predicts eps, v, x0 or a flow", got, "leave that patch out")
     latents = model.get_model_object("latent_format")
-    if isinstance(latents, comfy.latent_formats.SDXL_Playground_2_5):
-        return NoiseForm(deviation=latents.scale_factor)
-    return NoiseForm()
+    halved = isinstance(latents, comfy.latent_formats.SDXL_Playground_2_5)
+    deviation = float(latents.scale_factor) if halved else 1.0
+    if isinstance(sampling, comfy.model_sampling.CONST) and not isinstance(sampling, UNUSABLE):
+        return NoiseForm(deviation, flow=True, noise_scale=float(getattr(sampling, "noise_scale", 1.0)))
+    if not isinstance(sampling, comfy.model_sampling.EPS) or isinstance(sampling, UNUSABLE):
+        kinds = [kind for kind in type(sampling).__mro__ if kind.__module__ == comfy.model_sampling.__name__]
+        forms = [kind.__name__ for kind in kinds if not issubclass(kind, torch.nn.Module)]
+        got = f"one that is sampled as {(forms or [type(sampling).__name__])[0]}"
+        raise InputError("model", "a MODEL that predicts eps, v, x0 or a flow", got, "leave that patch out")
+    return NoiseForm(deviation)

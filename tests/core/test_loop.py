@@ -326,7 +326,7 @@ def test_ten_views_share_a_field_of_view_across_steps():
 
 
 def test_scale_noise_has_the_configured_spread(scene):
-    noisy = views.noisy_scales(scene, 0.112, torch.Generator().manual_seed(0))
+    (noisy,) = views.noisy_scales(scene, 0.112, 1, torch.Generator().manual_seed(0))
     factor = noisy.scales / scene.scales - 1
     assert factor.mean() == pytest.approx(0.0, abs=0.005)
     assert factor.std() == pytest.approx(0.112, abs=0.005)

@@ -1,4 +1,5 @@
-"""A whole step at SDXL's true size, without weights and without a GPU: no device or type goes astray, nothing waits."""
+"""A whole step at SDXL's true size, without weights and without a GPU: no device or type goes astray, and
+the GPU is waited for once."""
 
 from __future__ import annotations
 
@@ -116,6 +117,7 @@ def steps(mode, monkeypatch):
             state = OptimizationState.create(gaussians(), config.learning_rates)
             prompts = encode_prompts(sdxl, PromptConfig("a red mug", negative="blurry", **words))
             mode.seen.waits.clear()
+            mode.seen.uploads.clear()
             reports = list(optimize(state, sdxl, prompts, config))
         return reports, state, mode.seen
 
@@ -149,6 +151,8 @@ def check(reports, state, seen):
     # Every step reads its figures once. gsplat's statistics and refinements wait, too, and are not ours.
     ours = Counter(wait for wait in seen.waits if not wait.startswith(("density.py", "mcmc.py")))
     assert ours == {"loop.py:read": len(reports)}
+    # What is drawn for a step, and words' weights, are brought over; the sizes once.
+    assert len([u for u in seen.uploads if not u.startswith("mcmc.py")]) <= 10 * len(reports) + 1
 
 
 def test_a_step_at_true_size(whole, steps):

@@ -299,6 +299,17 @@ def test_pictures_have_the_same_deviation_for_playground(teacher, loaded):
     torch.testing.assert_close(z, latent_format.process_in(raw) / 0.5, atol=1e-4, rtol=1e-4)
 
 
+def test_flow_matching_in_playgrounds_latents(ours, loaded):
+    """(1 - s) d z + s n is d z + d sigma n, times 1 - s, at s = d sigma / (1 + d sigma); here d = 1/2, sigma = 3."""
+    module, node, args = SCHEDULES["edm of Playground 2.5"]
+    model = core_node("model_advanced", "ModelSamplingSD3", core_node(module, node, loaded[0], *args), 3.0)
+    form = ours("nodes.host.noise").noise_form(model)
+    assert (form.deviation, form.flow, form.sigma(3.0)) == (0.5, True, pytest.approx(0.6))
+    x = latents()
+    torch.testing.assert_close(form.scaled(x, 3.0), 0.4 * 0.5 * x)
+    torch.testing.assert_close(form.levels(torch.tensor([0.6, 1.0])), torch.tensor([3.0]).double())
+
+
 @pytest.mark.parametrize("kind", ["img_to_img", "img_to_img_flow"])
 def test_what_does_not_denoise_is_refused(ours, loaded, kind):
     model = core_node("model_advanced", "ModelSamplingDiscrete", loaded[0], kind, False)

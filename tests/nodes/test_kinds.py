@@ -78,6 +78,66 @@ GRAPHS = {
         },
         "Hyper-SDXL-8steps-lora",
     ),
+    "a stack with switches": (
+        {
+            "1": loader("sd_xl_base_1.0.safetensors"),
+            "2": {
+                "class_type": "CR LoRA Stack",
+                "inputs": {
+                    "switch_1": "Off",
+                    "lora_name_1": "lcm-lora-sdxl.safetensors",
+                    "model_weight_1": 1.0,
+                    "switch_2": "On",
+                    "lora_name_2": "dmd2_sdxl_4step.safetensors",
+                    "model_weight_2": 0,
+                    "clip_weight_2": 1.0,
+                    "lora_stack": None,
+                    "model": ["1", 0],
+                },
+            },
+            "9": optimize("2"),
+        },
+        "",
+    ),
+    "a LoRA in the prompt": (
+        {
+            "1": loader("sd_xl_base_1.0.safetensors"),
+            "2": {
+                "class_type": "Lora tag loader",
+                "inputs": {"text": "a cat <lora:gold:0.5> <lora:sdxl_lightning_8step_lora:1>", "model": ["1", 0]},
+            },
+            "9": optimize("2"),
+        },
+        "sdxl_lightning_8step_lora",
+    ),
+    "a strength of 0 from another node": (
+        {
+            "1": loader("sd_xl_base_1.0.safetensors"),
+            "3": {"class_type": "PrimitiveFloat", "inputs": {"value": 0.0}},
+            "2": lora("lcm-lora-sdxl.safetensors", "1", strength_model=["3", 0]),
+            "9": optimize("2"),
+        },
+        "",
+    ),
+    "a name from another node": (
+        {
+            "3": {"class_type": "PrimitiveString", "inputs": {"value": "sd_xl_turbo_1.0.safetensors"}},
+            "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["3", 0]}},
+            "9": optimize("1"),
+        },
+        "sd_xl_turbo_1.0",
+    ),
+    "a picture that another model drew": (
+        {
+            "1": loader("sd_xl_base_1.0.safetensors"),
+            "5": loader("sd_xl_turbo_1.0.safetensors"),
+            "6": {"class_type": "KSampler", "inputs": {"model": ["5", 0]}},
+            "7": {"class_type": "VAEDecode", "inputs": {"samples": ["6", 0], "vae": ["5", 2]}},
+            "2": {"class_type": "IPAdapter of somebody", "inputs": {"model": ["1", 0], "image": ["7", 0]}},
+            "9": optimize("2"),
+        },
+        "",
+    ),
     "a subgraph's node": (
         {"7:1": loader("sd_xl_turbo_1.0.safetensors"), "9": optimize("7:1")},
         "sd_xl_turbo_1.0",
@@ -93,15 +153,26 @@ GRAPHS = {
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_file_names_in_the_graph_say_whether_it_was_distilled(ours, loaded, name):
+    from comfy_execution.graph import DynamicPrompt
+
     graph, expected = GRAPHS[name]
-    found = ours("nodes.host.kind").kind_of(loaded[0], graph, "9").few_step
-    assert found.rpartition(".")[0] == expected
+    assert ours("nodes.host.kind").kind_of(loaded[0], DynamicPrompt(graph), "9").few_step == expected
+
+
+def test_nodes_that_another_node_expanded_to_are_looked_at(ours, loaded):
+    from comfy_execution.graph import DynamicPrompt
+
+    graph = DynamicPrompt({"1": loader("sd_xl_turbo_1.0.safetensors"), "9": {"class_type": "Loop", "inputs": {}}})
+    graph.add_ephemeral_node("9.0.3", optimize("1"), "9", "9")
+    assert ours("nodes.host.kind").kind_of(loaded[0], graph, "9.0.3").few_step == "sd_xl_turbo_1.0"
 
 
 def test_optimize_fits_its_settings_and_says_so(ours, loaded):
-    """Unless they were touched; and not where RescaleCFG does it already."""
+    """Unless they were touched."""
+    from comfy_execution.graph import DynamicPrompt
+
     nodes = ours("nodes.optimize")
-    hidden = SimpleNamespace(prompt=GRAPHS["a checkpoint"][0], unique_id="9")
+    hidden = SimpleNamespace(dynprompt=DynamicPrompt(GRAPHS["a checkpoint"][0]), unique_id="9")
     config = nodes.build_config("official")
     made, fit = nodes.fitted_to(loaded[0], config, hidden, None, {"seed": 3})
     assert made.guidance.method.cfg == 1.5
@@ -109,12 +180,6 @@ def test_optimize_fits_its_settings_and_says_so(ours, loaded):
     own = {"guidance.cfg": 4.0}
     made, _ = nodes.fitted_to(loaded[0], nodes.build_config("official", own), hidden, own)
     assert made.guidance.method.cfg == 4.0
-    plain = SimpleNamespace(prompt={}, unique_id="9")
-    module, node, args = SCHEDULES["v, zero terminal SNR"]
-    model = core_node(module, node, loaded[0], *args)
-    assert nodes.fitted_to(model, config, plain)[0].guidance.rescale == 0.7
-    patched = core_node("model_advanced", "RescaleCFG", model, 0.5)
-    assert nodes.fitted_to(patched, config, plain)[0].guidance.rescale == 0.0
 
 
 def test_rescale_is_rescalecfgs(ours, loaded):

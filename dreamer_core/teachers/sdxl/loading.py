@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..kinds import few_step_by_name
 from ..noise_schedule import PredictionType, schedule_from_config
 from ..quiet import quiet_loading
 from ..safetensors_header import content_key
@@ -22,6 +23,7 @@ __all__ = ["DiffusersSDXL", "load_sdxl"]
 log = logging.getLogger(__name__)
 
 SD1_SCALING_FACTOR = 0.18215
+DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
 def load_sdxl(
@@ -86,7 +88,14 @@ def load_sdxl(
         schedule=schedule,
         source=_source(found, extra_vae, paths),
         max_batch=max_batch,
+        few_step=_few_step(found.path, parts.scheduler, [str(path.absolute()) for path, weight in paths if weight]),
     )
+
+
+def _few_step(path: Path, scheduler: Mapping[str, Any], loras: Sequence[str]) -> str:
+    """What says that the model was distilled to draw in few steps: its scheduler, or the name of a file."""
+    name = str(scheduler.get("_class_name", ""))
+    return f"its {name}" if name in DISTILLED_SCHEDULERS else few_step_by_name([str(path.absolute())], loras)
 
 
 def _require_model(model: str | Path, has_vae: bool) -> Checkpoint:

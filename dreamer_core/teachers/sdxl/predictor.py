@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kinds import TeacherKind, few_step_by_name
+from ..kinds import TeacherKind
 from ..moves import nearest_timestep
 from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
 from ..teacher import Conditioning, PlainTeacher
@@ -104,7 +104,10 @@ class DiffusersSDXL(PlainTeacher):
         schedule: NoiseSchedule,
         source: dict[str, Any],
         max_batch: int | None = None,
+        few_step: str = "",
     ) -> None:
+        self._few_step = few_step
+        self._sizes: dict[tuple[int, int], Tensor] = {}
         self._unet = unet
         self._vae = vae
         self._towers = list(towers)
@@ -131,12 +134,11 @@ class DiffusersSDXL(PlainTeacher):
 
     @property
     def kind(self) -> TeacherKind:
-        """What it is by its schedule and by the names of its files."""
-        loras = [lora["file"] for lora in self._source.get("loras", []) if lora["weight"]]
+        """What it is by its schedule, and by what its loader found."""
         return TeacherKind(
             "v" if self._schedule.prediction == "v_prediction" else "eps",
             zero_terminal_snr=self._schedule.zero_terminal_snr,
-            few_step=few_step_by_name([str(self._source.get("model", "")), *loras]),
+            few_step=self._few_step,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -198,8 +200,7 @@ class DiffusersSDXL(PlainTeacher):
         device, dtype = self.device, self._unet.dtype
         x = x.to(device, torch.float32)
         level = sigma.to(device, torch.float32)[:, None, None, None]
-        height, width = (n * self.factor for n in x.shape[-2:])
-        size = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), 6)
+        size = self._size_ids(x.shape[-2] * self.factor, x.shape[-1] * self.factor).expand(len(x), 6)
         output = self._unet(
             network_input(x, level).to(dtype),
             nearest_timestep(sigma.to(device), self._levels),
@@ -208,6 +209,13 @@ class DiffusersSDXL(PlainTeacher):
             return_dict=False,
         )[0]
         return eps_from_output(output.float(), x, level, self._schedule.prediction)
+
+    def _size_ids(self, height: int, width: int) -> Tensor:
+        """Original size, crop and target size [6]; made once, for making one waits for the GPU."""
+        if (height, width) not in self._sizes:
+            ids = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+            self._sizes[height, width] = ids.to(self.device)
+        return self._sizes[height, width]
 
     # -- images --------------------------------------------------------------------------------------------------
 

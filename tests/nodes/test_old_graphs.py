@@ -112,7 +112,9 @@ def built(execute, ours, monkeypatch):
     """What every Optimize node of a graph hands to the optimiser, through the nodes themselves."""
     node = ours("nodes.optimize")
     monkeypatch.setattr(node, "check_model", lambda model: None)
-    fit = ours("dreamer_core.optimize.profiles").Fitted(ours("dreamer_core.teachers.kinds").TeacherKind(), None, {})
+    fit = ours("dreamer_core.optimize.profiles").Fitted(
+        ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
+    )
     monkeypatch.setattr(node, "fitted_to", lambda model, config, *rest: (config, fit))
 
     class Stopped(Exception):

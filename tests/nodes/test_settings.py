@@ -134,7 +134,9 @@ def built(execute, ours, monkeypatch):
     """The configuration that a node's values and a preset give, through the nodes themselves."""
     node, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
     monkeypatch.setattr(node, "check_model", lambda model: None)
-    fit = ours("dreamer_core.optimize.profiles").Fitted(ours("dreamer_core.teachers.kinds").TeacherKind(), None, {})
+    fit = ours("dreamer_core.optimize.profiles").Fitted(
+        ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
+    )
     monkeypatch.setattr(node, "fitted_to", lambda model, config, *rest: (config, fit))
 
     def run(preset, name, values):

@@ -179,8 +179,8 @@ ADAPTERS = {
     adapter.name: adapter
     for adapter in (
         Adapter("gold", "gold.safetensors", gold, ATTENTION),
-        Adapter("v_zsnr", "starter-v-zsnr.safetensors", v_zsnr, EVERYTHING, rank=8),
-        Adapter("few_step", "starter-6step.safetensors", few_step, EVERYTHING, rank=8, learning_rate=1e-3),
+        Adapter("v_zsnr", "starter-v-zsnr.safetensors", v_zsnr, EVERYTHING, rank=4),
+        Adapter("few_step", "starter-6step.safetensors", few_step, EVERYTHING, rank=4, learning_rate=1e-3),
     )
 }
 

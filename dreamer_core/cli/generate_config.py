@@ -77,7 +77,8 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     prompt = PromptConfig(negative=preset.negative)
     everything = GenerateConfig.of(preset.config, prompt)
     assigned = parsed(everything, _assignments(args.set))
-    if (args.model is None or preset is PRESETS["starter"]) and "prompt.side" not in assigned:
+    own_side = assigned.get("prompt.side", prompt.side) != prompt.side  # for both sides, then
+    if (args.model is None or preset is PRESETS["starter"]) and not own_side:
         left, right = STARTER_SIDES
         everything = replace(everything, prompt=replace(prompt, left=left, right=right))
     other = assigned.get("prompt.prompt", args.prompt)
@@ -113,7 +114,7 @@ def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]
         if name in (f"guidance.{field}" for field in method.ignores):
             raise InputError(name, f"a setting that {method.name} reads", "one that it does not", "leave it out")
     found = unread(made, base, given)
-    if "prompt.side" in given and made.prompt.left and made.prompt.right:
+    if made.prompt.side != base.prompt.side and made.prompt.left and made.prompt.right:
         found["prompt.side"] = "both prompt.left and prompt.right are set"
     for name, why in found.items():
         raise InputError(name, "a setting that has an effect", f"one that has none: {why}", "leave it out")

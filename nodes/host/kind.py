@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import comfy.latent_formats
@@ -66,7 +67,7 @@ def files_behind(graph: DynamicPrompt, node_id: str, name: str = "model") -> Fil
     found, seen = Files(), set()
     waiting = [_inputs(graph, node_id).get(name)]
     while waiting:
-        link = waiting.pop(0)
+        link: Any = waiting.pop(0)
         if not is_link(link) or link[0] in seen or not _leads_on(graph, link):
             continue
         seen.add(link[0])
@@ -84,10 +85,9 @@ def _inputs(graph: DynamicPrompt, node_id: str) -> Mapping[str, Any]:
 
 def _leads_on(graph: DynamicPrompt, link: list) -> bool:
     """Whether a MODEL, or the name of its file, may come through a link."""
-    import nodes
-
+    known = import_module("nodes").NODE_CLASS_MAPPINGS  # the host's
     kind = graph.get_node(link[0])["class_type"] if graph.has_node(link[0]) else ""
-    types = getattr(nodes.NODE_CLASS_MAPPINGS.get(kind), "RETURN_TYPES", ())
+    types = getattr(known.get(kind), "RETURN_TYPES", ())
     if not 0 <= int(link[1]) < len(types):
         return True  # not known here
     type_ = types[int(link[1])]

@@ -138,7 +138,7 @@ def look(
             *(teacher, views),
             resolution=config.resolution,
             sampling=sampling,
-            rescale=max(config.guidance.rescale, fit.profile.sampling_rescale),
+            rescale=fit.rescale_of_pictures(config),
             seed=seed,
             on_step=lambda done, _: bar.update_absolute(done, of),
         )

@@ -33,7 +33,8 @@ from .world import KIND_NAMES, Subject, random_backgrounds, training_cameras
 from .world import render as render_truth
 
 Through = Literal["pictures", "latents"]
-VIEWS = 4
+BATCH = 4
+"""Views per step."""
 
 
 def fit(
@@ -50,13 +51,10 @@ def fit(
         return 10 * (teacher.encode(pictures) - teacher.encode(true).detach()).square().mean()
 
     for _ in range(steps):
-        cameras, backgrounds = training_cameras(VIEWS, generator), random_backgrounds(VIEWS, generator)
+        cameras, backgrounds = training_cameras(BATCH, generator), random_backgrounds(BATCH, generator)
         pictures = render(state.gaussians, cameras, backgrounds=backgrounds).colors
         difference(pictures, render_truth(subject, cameras, backgrounds)).backward()
-        state.set_rates(rates, steps)
-        for optimizer in state.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        state.descend(rates, steps)
         state.step += 1
     return state
 

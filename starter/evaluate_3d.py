@@ -90,10 +90,7 @@ def make(
     start = rough_cloud(subject.kind, COUNT, generator) if variant.cloud else initial_shape("sphere", COUNT, generator)
     config = replace(variant.config, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
-    left, right = STARTER_SIDES
-    prompts = encode_prompts(
-        teacher, PromptConfig(subject.prompt(), **{"left": left, "right": right, **variant.prompt})
-    )
+    prompts = encode_prompts(teacher, PromptConfig(subject.prompt(), **{**STARTER_SIDES, **variant.prompt}))
     began, reports = time.perf_counter(), list(optimize(state, teacher, prompts, config))
     norms = torch.tensor([r.image_gradient_norm for r in reports])
     return state, {

@@ -23,10 +23,11 @@ from dreamer_core.teachers.noise_schedule import zero_terminal_sigmas
 
 from .dataset import WORK, Words, draw_words
 from .export import save_half, trained_nets
+from .latents import FOLDER as LATENTS
 from .latents import encode_all, load_latents
 from .model import alphas_cumprod, predict
 from .progress import Clock, Parts, load_checkpoint, save_atomically
-from .train_unet import Nets, denoising_loss, encode_captions
+from .train_unet import Nets, denoising_loss, encode_captions, guided_step
 from .world import KIND_NAMES
 
 FOLDER = Path(__file__).with_name("lora")
@@ -62,19 +63,24 @@ class Adapter:
         return WORK / f"lora_{self.name}.pt"
 
 
-def gold(nets: Nets) -> Loss:
-    """The usual loss on golden pictures."""
-    folder = WORK / "latents_gold"
-    encode_all(rounds=1, style="gold", folder=folder)
-    (latents, words), table = load_latents(folder), alphas_cumprod()
+def on_pictures(folder: Path, loss_of: Callable[..., Tensor], table: Tensor) -> Loss:
+    """`loss_of` latents of a folder and their captions, at the noise levels of the cumulative alphas `table` [1000]."""
+    latents, words = load_latents(folder)
 
     def loss(nets: Nets, generator: torch.Generator) -> Tensor:
         index = torch.randint(len(latents), (BATCH // PARTS,), generator=generator)
         with torch.no_grad():
             context, pooled = encode_captions(nets.text, words[index], generator)
-        return denoising_loss(nets.unet, latents[index].float(), context, pooled, table, generator)
+        return loss_of(nets.unet, latents[index].float(), context, pooled, table, generator)
 
     return loss
+
+
+def gold(nets: Nets) -> Loss:
+    """The usual loss on golden pictures."""
+    folder = WORK / "latents_gold"
+    encode_all(rounds=1, style="gold", folder=folder)
+    return on_pictures(folder, denoising_loss, alphas_cumprod())
 
 
 def zero_snr_alphas() -> Tensor:
@@ -84,11 +90,11 @@ def zero_snr_alphas() -> Tensor:
 
 
 def v_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tensor,
-           generator: torch.Generator) -> Tensor:  # fmt: skip
+           table: Tensor, generator: torch.Generator) -> Tensor:  # fmt: skip
     """Mean squared error of v = sqrt(a) eps - sqrt(1 - a) z for latents z [B, 4, 16, 16], as its paper weighs it."""
     t = torch.randint(1000, (len(z),), generator=generator)
     noise = torch.randn(z.shape, generator=generator)
-    a = zero_snr_alphas()[t][:, None, None, None]
+    a = table[t][:, None, None, None]
     with torch.autocast("cpu", torch.bfloat16):
         v = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
     return (v.float() - (a.sqrt() * noise - (1 - a).sqrt() * z)).square().mean()
@@ -96,15 +102,7 @@ def v_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tenso
 
 def v_zsnr(nets: Nets) -> Loss:
     """v-prediction on the pictures that the checkpoint was trained on."""
-    latents, words = load_latents()
-
-    def loss(nets: Nets, generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(latents), (BATCH // PARTS,), generator=generator)
-        with torch.no_grad():
-            context, pooled = encode_captions(nets.text, words[index], generator)
-        return v_loss(nets.unet, latents[index].float(), context, pooled, generator)
-
-    return loss
+    return on_pictures(LATENTS, v_loss, zero_snr_alphas())
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,7 @@ def trajectories(nets: Nets, count: int, seed: int = 0) -> Trajectories:
         x, places = torch.randn(16, 4, 16, 16, generator=generator), []
         for now, after in zip(times(), [*times()[1:], None]):
             places.append(x.half())
-            with torch.autocast("cpu", torch.bfloat16):
-                told, free = (
-                    predict(nets.unet, torch.cat([x, x]), torch.full((32,), now), contexts, pools).float().chunk(2)
-                )
-            eps, a = free + GUIDANCE * (told - free), table[now]
-            b = table[after] if after is not None else torch.tensor(1.0)
-            x = b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+            x = guided_step(nets.unet, x, now, after, contexts, pools, GUIDANCE, table)
         return torch.stack(places, 1), x.half(), context.half(), pooled
 
     pool = Parts(1).pool

@@ -110,23 +110,31 @@ def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, poole
     return ((eps.float() - noise).square() * (snr.clamp(max=5) / snr)).mean()
 
 
+def guided_step(unet: UNet2DConditionModel, x: Tensor, now: int, after: int | None, context: Tensor, pooled: Tensor,
+                guidance: float, table: Tensor) -> Tensor:  # fmt: skip
+    """Latents [B, 4, 16, 16] after a step of DDIM with classifier-free guidance; `after` None is the end.
+
+    `context` and `pooled` are those of the prompts, then of the empty prompt, 2 B in all.
+    """
+    t = torch.full((2 * len(x),), now, device=x.device)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        eps = predict(unet, torch.cat([x, x]), t, context, pooled).float()
+    told, free = eps.chunk(2)
+    eps = free + guidance * (told - free)
+    a, b = table[now], table[after] if after is not None else torch.tensor(1.0)
+    return b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+
+
 @torch.no_grad()
 def sample(nets: Nets, vae: AutoencoderTiny, prompts: list[str], steps: int = 30, guidance: float = 5.0,
            seed: int = 0) -> Tensor:  # fmt: skip
     """Images [B, 3, 128, 128] in [0, 1] by DDIM with classifier-free guidance, straight from training weights."""
     generator, table = torch.Generator().manual_seed(seed), alphas_cumprod()
-    device = nets.unet.device
-    x = torch.randn(len(prompts), 4, 16, 16, generator=generator).to(device)
+    x = torch.randn(len(prompts), 4, 16, 16, generator=generator).to(nets.unet.device)
     context, pooled = nets.text([*prompts, *[""] * len(prompts)])
     times = [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
-    for now, after in zip(times, [*times[1:], -1]):
-        t = torch.full((2 * len(x),), now, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
-            eps = predict(nets.unet, torch.cat([x, x]), t, context, pooled).float()
-        told, free = eps.chunk(2)
-        eps = free + guidance * (told - free)
-        a, b = table[now], table[after] if after >= 0 else torch.tensor(1.0)
-        x = b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+    for now, after in zip(times, [*times[1:], None]):
+        x = guided_step(nets.unet, x, now, after, context, pooled, guidance, table)
     return (vae.decoder(x.cpu() / vae.config.scaling_factor) + 1).div(2).clamp(0, 1)
 
 

@@ -53,8 +53,7 @@ def prompt(clip: Link, text: str, title: str = "Prompt", **inputs: Any) -> Node:
 
 def starter_prompt(clip: Link, text: str, title: str = "Prompt") -> Node:
     """With the words that the starter knows for its two sides."""
-    left, right = STARTER_SIDES
-    return prompt(clip, text, title, left=left, right=right)
+    return prompt(clip, text, title, **STARTER_SIDES)
 
 
 def initialize(count: int, shape: str = "sphere") -> Node:

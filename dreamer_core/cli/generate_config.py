@@ -79,8 +79,7 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     assigned = parsed(everything, _assignments(args.set))
     own_side = assigned.get("prompt.side", prompt.side) != prompt.side  # for both sides, then
     if (args.model is None or preset is PRESETS["starter"]) and not own_side:
-        left, right = STARTER_SIDES
-        everything = replace(everything, prompt=replace(prompt, left=left, right=right))
+        everything = replace(everything, prompt=replace(prompt, **STARTER_SIDES))
     other = assigned.get("prompt.prompt", args.prompt)
     if other != args.prompt:  # which names the folder, and is what Shap-E is asked for
         raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             prompts,
             resolution=config.resolution,
             sampling=sampling,
-            rescale=max(config.guidance.rescale, fit.profile.sampling_rescale),
+            rescale=fit.rescale_of_pictures(config),
             seed=config.seed,
             on_step=on_step,
         )

@@ -134,10 +134,7 @@ def update(state: OptimizationState, rendered: RenderedViews, config: Recipe, no
     """Adam and density control, in place; the step counts when both are done."""
     step = state.step
     state.updating = True
-    state.set_rates(config.learning_rates, config.schedule_steps)
-    for optimizer in state.optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    state.descend(config.learning_rates, config.schedule_steps)
     means_rate = config.learning_rates.at("means", step, config.schedule_steps)
     with global_seed(config.seed, step, "density", state.params["means"].device):
         density.refine(state.params, state.optimizers, state.density, step, rendered.infos, config.density, means_rate)

@@ -102,8 +102,8 @@ STARTER = OptimizeConfig(
     cleanup=CleanupConfig(),
 )
 
-STARTER_SIDES = ("left side view", "right side view")
-"""What the starter's captions call the object's own left and right."""
+STARTER_SIDES: dict[str, Any] = {"left": "left side view", "right": "right side view"}
+"""Of the prompt: what the starter's captions call the object's own left and right."""
 
 SCHEDULE = ("schedule_steps", "cameras.progress_every")
 Config = TypeVar("Config", bound=OptimizeConfig)

@@ -68,6 +68,10 @@ class Fitted:
         """The same, or "" where nothing is out of the ordinary."""
         return str(self) if self.changes or self.said != "auto" or self.kind != TeacherKind() else ""
 
+    def rescale_of_pictures(self, config: OptimizeConfig) -> float:
+        """`guidance.rescale` for pictures of Teacher Preview: the run's, or more where the teacher wants it."""
+        return max(config.guidance.rescale, self.profile.sampling_rescale)
+
 
 def _short(value: float) -> str:
     return f"{value:.3g}"

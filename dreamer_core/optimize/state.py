@@ -61,6 +61,13 @@ class OptimizationState:
                 for group in self.optimizers[theirs].param_groups:
                     group["lr"] = rate
 
+    def descend(self, rates: LearningRates, schedule_steps: int) -> None:
+        """One step of Adam along the gradients, which are gone then; the step does not count yet."""
+        self.set_rates(rates, schedule_steps)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
     def tensors(self) -> dict[str, Tensor]:
         """A flat snapshot that `from_tensors` restores exactly."""
         out: dict[str, Tensor] = {f"params.{k}": v.detach() for k, v in self.params.items()}

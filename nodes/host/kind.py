@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import comfy.latent_formats
 import comfy.model_sampling
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 
 from ...dreamer_core.teachers.kinds import TeacherKind, few_step_by_name
+from .noise import in_playgrounds_latents
 
 FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 ZERO_SNR_SIGMA = 1000.0
@@ -36,12 +36,11 @@ def kind_of(model: Any, graph: DynamicPrompt | None = None, node_id: str | None 
     prediction = next((name for name, form in forms.items() if isinstance(sampling, form)), "eps")
     distilled = any(type_.__name__ == "ModelSamplingDiscreteDistilled" for type_ in type(sampling).__mro__)
     found = Files() if graph is None or node_id is None else files_behind(graph, node_id)
-    latents = model.get_model_object("latent_format")
     return TeacherKind(
         prediction,
         zero_terminal_snr=_has_zero_snr(sampling),
         few_step="its LCM sampling" if distilled else few_step_by_name(found.checkpoints, found.loras),
-        playground=isinstance(latents, comfy.latent_formats.SDXL_Playground_2_5),
+        playground=in_playgrounds_latents(model),
     )
 
 
@@ -96,9 +95,8 @@ def _leads_on(graph: DynamicPrompt, link: list) -> bool:
 
 def _switched_off(graph: DynamicPrompt, key: str, inputs: Mapping[str, Any]) -> bool:
     """Whether another input of the node says that the file of `key` does not count: `switch_1`, `lora_wt_2`."""
-    number = re.search(r"\d*$", key)[0]  # type: ignore[index]
     for other, value in inputs.items():
-        if re.search(r"\d*$", other)[0] != number or other == key or "clip" in other:  # type: ignore[index]
+        if _number(other) != _number(key) or other == key or "clip" in other:
             continue
         if is_link(value):
             value = next((v for v in _inputs(graph, value[0]).values() if isinstance(v, int | float)), None)
@@ -107,6 +105,11 @@ def _switched_off(graph: DynamicPrompt, key: str, inputs: Mapping[str, Any]) -> 
         if re.search(r"strength|weight|_wt|_str", other) and value == 0:
             return True
     return False
+
+
+def _number(name: str) -> str:
+    """The digits that a name ends with."""
+    return name[len(name.rstrip("0123456789")) :]
 
 
 def _note(key: str, value: Any, found: Files) -> None:

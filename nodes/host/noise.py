@@ -49,12 +49,15 @@ class NoiseForm:
         return x * (1.0 - self.sigma(level)) if self.flow else x
 
 
+def in_playgrounds_latents(model: Any) -> bool:
+    """Whether a MODEL works on Playground 2.5's latents, which have half the deviation of SDXL's."""
+    return isinstance(model.get_model_object("latent_format"), comfy.latent_formats.SDXL_Playground_2_5)
+
+
 def noise_form(model: Any) -> NoiseForm:
     """Of a MODEL with its patches. Errors: InputError where it does not denoise."""
     sampling = model.get_model_object("model_sampling")
-    latents = model.get_model_object("latent_format")
-    halved = isinstance(latents, comfy.latent_formats.SDXL_Playground_2_5)
-    deviation = float(latents.scale_factor) if halved else 1.0
+    deviation = float(model.get_model_object("latent_format").scale_factor) if in_playgrounds_latents(model) else 1.0
     if isinstance(sampling, comfy.model_sampling.CONST) and not isinstance(sampling, UNUSABLE):
         return NoiseForm(deviation, flow=True, noise_scale=float(getattr(sampling, "noise_scale", 1.0)))
     if not isinstance(sampling, comfy.model_sampling.EPS) or isinstance(sampling, UNUSABLE):

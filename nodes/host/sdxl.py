@@ -97,14 +97,10 @@ class HostSDXL:
         form: NoiseForm = NoiseForm(),  # noqa: B008  frozen
     ) -> None:
         self._form = form
-        self._levels = form.levels(model.model_sampling.sigmas)  # once: fetching them waits for a GPU
+        self.sigmas = form.levels(model.model_sampling.sigmas)  # once: fetching them waits for a GPU
+        """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
-
-    @property
-    def sigmas(self) -> Tensor:
-        """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
-        return self._levels
 
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
         """eps = (x - denoised) / sigma, in VE form, of every request; a view's requests go through together.

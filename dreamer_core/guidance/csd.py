@@ -23,7 +23,7 @@ class CSD(Method):
     """
 
     name = "csd"
-    ignores = (*PATH, "rescale")
+    ignores = (*PATH, "rescale", "cfg_fade")
     combines = False
     csd_empty: Annotated[
         float,

@@ -26,7 +26,7 @@ class SDI(Method):
     """
 
     name = "sdi"
-    ignores = (*PATH, "t_min", "t_max", "t_widening", "warmup_steps")
+    ignores = (*PATH, "t_min", "t_max", "t_widening", "t_lift", "warmup_steps")
     cfg: CfgScale = 7.5
     t_first: Annotated[
         int,

@@ -74,12 +74,14 @@ def guide(
     """The latents' gradient by the configured method; makes no graph."""
     guidance = config.guidance
     timestep = step_generator(config.seed, step, "timestep")
-    steps = sample_timesteps(guidance, step, timestep, config.progress(step))
+    progress = config.progress(step)
+    steps = sample_timesteps(guidance, step, timestep, progress)
     generator = step_generator(config.seed, step, "noise")
     noise = offset_noise(encoded.z.shape, guidance.noise_offset, generator).to(encoded.z)
     teacher = with_rescale(predictor, guidance.rescale)
     with torch.no_grad():
-        result = guidance.method(teacher, encoded.z, noise, steps, prompts.at(drawn.shown))
+        method = guidance.method_at(progress)
+        result = method(teacher, encoded.z, noise, steps, prompts.at(drawn.shown))
         gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
     return Guided(gradient, steps, result, nonfinite)
 

@@ -114,6 +114,42 @@ def test_timesteps_of_sdi_fall_over_the_schedule():
     assert [draw(p, t_first=950, t_last=50) for p in (0.0, 0.5, 1.0)] == [950, 500, 50]
 
 
+def test_a_lift_of_t_min_goes_from_coarse_to_fine():
+    lifted = GuidanceConfig(t_min=50, t_lift=600, t_max=300, t_widening=650, warmup_steps=100)
+
+    def drawn(config, step):
+        seeds = (torch.Generator().manual_seed(i) for i in range(200))
+        times = [sample_timesteps(config, step, generator).t for generator in seeds]
+        return min(times), max(times)
+
+    for step, (low, high) in {0: (650, 950), 50: (350, 625), 100: (50, 300), 5000: (50, 300)}.items():
+        least, most = drawn(lifted, step)
+        assert low <= least < low + 15
+        assert high - 15 < most <= high
+    assert drawn(replace(lifted, t_min=300, t_lift=998), 0) == (950, 950)  # never above the highest
+    generator, plain = torch.Generator(), replace(lifted, t_lift=0)
+    assert sample_timesteps(plain, 0, generator.manual_seed(3)).t == int(
+        torch.randint(50, 951, (1,), generator=generator.manual_seed(3))
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "scales"),
+    [(TSM(cfg=7.0), (7.0, 4.6, 2.2)), (SDS(cfg=1.0), (1.0, 1.0, 1.0)), (SDI(cfg=0.0), (0.0, 0.4, 0.8))],
+)
+def test_a_fading_scale_approaches_one_over_the_schedule(method, scales):
+    fading, constant = GuidanceConfig(method=method, cfg_fade=0.8), GuidanceConfig(method=method)
+    for progress, scale in zip((0.0, 0.5, 1.0), scales):
+        assert fading.method_at(progress).cfg == pytest.approx(scale)
+        assert replace(fading.method_at(progress), cfg=method.cfg) == method  # and nothing else changes
+        assert constant.method_at(progress) is method
+
+
+def test_a_method_without_a_scale_has_none_that_fades():
+    assert "cfg_fade" in CSD.ignores
+    assert GuidanceConfig(method=CSD(), cfg_fade=0.5).method_at(1.0) == CSD()
+
+
 NAMES = ("tsm", "ism", "sds", "csd", "sdi", "asd", "sds_bridge")
 
 

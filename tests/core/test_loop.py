@@ -228,6 +228,20 @@ def only(**changes):
     return config(**{"density": DensityConfig(enabled=False), "scale_noise": 0.0, **changes})
 
 
+def test_a_step_is_guided_by_the_scale_of_its_time(teacher, monkeypatch):
+    scales, plain = [], teacher.combine
+
+    def spying_combine(*args):
+        scales.append(args[-1])
+        return plain(*args)
+
+    monkeypatch.setattr(teacher, "combine", spying_combine)
+    cfg = only(guidance=replace(config().guidance, method=SDS(cfg=5.0), cfg_fade=0.75))
+    for step in (0, 30, 60, 90):
+        Spy(teacher, cfg, monkeypatch, step=step)
+    assert scales == pytest.approx([5.0, 3.5, 2.0, 2.0])
+
+
 def test_what_reaches_the_image_is_the_clipped_gradient(teacher, monkeypatch):
     clip = replace(PRESETS["starter"].config.clip, threshold=0.01)
     spy = Spy(teacher, only(clip=clip), monkeypatch)

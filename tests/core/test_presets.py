@@ -29,6 +29,8 @@ RELEASED = {
     "guidance.t_max": 500,
     "guidance.warmup_steps": 750,
     "guidance.t_widening": 480,
+    "guidance.t_lift": 0,
+    "guidance.cfg_fade": 0.0,
     "guidance.delta": 80,
     "guidance.delta_widening": 20,
     "guidance.stride": 200,

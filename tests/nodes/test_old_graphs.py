@@ -84,7 +84,12 @@ def in_todays_words(config):
         else:
             found[RENAMED.get(name, name)] = value
     found["cleanup.floater_share"] *= 100.0  # a share then, per cent now
-    found |= {"guidance.rescale": 0.0, "guidance.teacher": "auto"}  # there was neither
+    found |= {
+        "guidance.rescale": 0.0,
+        "guidance.teacher": "auto",
+        "guidance.t_lift": 0,
+        "guidance.cfg_fade": 0.0,
+    }  # new
     found["clip.ramp_from"] = found["clip.ramp_from"] or 0.0
     found["cameras.fov_pool_views"] = 0  # every view drew its own
     method = found["guidance.method"]

@@ -30,8 +30,8 @@ INTERSECTIONS_PER_PIXEL = 2.0
 """Tile list entries; 100,000 Gaussians on a sphere make 1.3 per pixel at 512 x 512 and fewer at 1024 x 1024."""
 CUDA_CONTEXT = 0.6 * GIB
 WORKSPACE = 2.0 * GIB
-"""cuDNN's and cuBLAS's workspaces, and what the allocator loses to rounding: 1.6 GiB of a measured step at 1024 x 1024
-with four views and `memory: low`, 2.5 GiB with all views at once (docs/performance.md)."""
+"""cuDNN's and cuBLAS's workspaces, and what the allocator loses to rounding; between what two measured steps took of
+one card (docs/performance.md, "On a GPU")."""
 CASES = (("24 GB card", 24, 1024, 4, "auto"), ("12 GB card", 12, 768, 4, "low"))
 
 

@@ -22,13 +22,25 @@ VENV = ROOT / ".venv"
 COMFYUI_VERSION = "v0.33.0"
 COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-HOST_TEST_TOOLS = ("pytest>=8", "hypothesis>=6.100", "plyfile>=1.1", "peft>=0.15", "accelerate>=1.0", "selenium>=4.25")
+HOST_TEST_TOOLS = (
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "plyfile>=1.1",
+    "peft>=0.15",
+    "accelerate>=1.0",
+    "selenium>=4.25",
+)
 DEMO_PROMPT = "a red mug"
 DEMO_VIEWS = 6
 """Three times the preset's: twice the time, and thin parts such as handles and legs come out crisper."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
-HOST_SUITES = {"host tests": "tests/nodes", "browser tests": "tests/e2e"}
+SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""Of pytest-xdist: a process for each core, which takes whole files, so that what a file prepares is made once."""
+BROWSER_TESTS = "tests/e2e"
+"""These draw in software on all cores: one after another."""
+HOST_SUITES = {"host tests": "tests/nodes", "browser tests": BROWSER_TESTS}
 OK, FAILED = "OK", "FAILED"
 PYTEST_FOUND_NONE = 5
 """pytest's exit code where no test fits its options; ours, too."""
@@ -198,7 +210,8 @@ def run_tests(python: Path, folder: str, options: Sequence[str], env: dict[str, 
     """pytest on a folder: OK, FAILED, or why no test ran."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = (python, "-m", "pytest", folder, f"--junitxml={report}", *options)
+        spread = () if folder == BROWSER_TESTS else SIDE_BY_SIDE
+        command = (python, "-m", "pytest", folder, f"--junitxml={report}", *spread, *options)
         code = call(*command, env={**env, **ONE_THREAD})
         if code not in (0, PYTEST_FOUND_NONE):
             return FAILED

@@ -105,7 +105,8 @@ def test_failures_are_named_before_what_did_not_run(run):
 def test_pytest_options_reach_every_suite_and_one_that_fits_is_enough(run):
     commands = Commands(core=(5, 0, 0), e2e=(5, 0, 0))
     code, lines = run("--host", "-k", "loader", commands=commands)
-    assert commands.options == {f"tests/{name}": ["-k", "loader"] for name in ("core", "nodes", "e2e")}
+    given, spread = ["-k", "loader"], [*dev.SIDE_BY_SIDE, "-k", "loader"]
+    assert commands.options == {"tests/core": spread, "tests/nodes": spread, "tests/e2e": given}
     assert code == 0
     assert lines == [f"OK: {CHECKS}, host tests", f"NOT RUN: core tests ({NONE})", f"NOT RUN: browser tests ({NONE})"]
 

@@ -1,7 +1,8 @@
 """The optimiser loop: a generator of step reports. It does no I/O and knows no host.
 
 A step goes through phases: draw, render, encode, guide, clip, back-propagate, update. What one hands to the next is a
-small dataclass.
+small dataclass. A run that changes an existing splat has an `Original` beside its state: it is rendered along, anchors
+pull towards it, and the gradient may be the difference to what the teacher says of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..editing.anchors import AnchorGradients, Reference, anchor_gradients
+from ..editing.delta import delta
+from ..editing.original import Original, of_changing
+from ..editing.stages import rate_factors
 from ..errors import DivergenceError
 from ..guidance import GuidanceResult, Timesteps, clip_depth_gradient, clip_pixel_gradient, sample_timesteps
 from ..guidance.rescale import with_rescale
@@ -69,7 +74,7 @@ class MapGradients:
 
 def guide(
     predictor: Teacher, prompts: PromptProcessor, encoded: EncodedImages, drawn: DrawnViews, config: Recipe,
-    step: int,
+    step: int, original: Original | None = None, reference: Reference | None = None,
 ) -> Guided:  # fmt: skip
     """The latents' gradient by the configured method; makes no graph."""
     guidance = config.guidance
@@ -80,8 +85,13 @@ def guide(
     noise = offset_noise(encoded.z.shape, guidance.noise_offset, generator).to(encoded.z)
     teacher = with_rescale(predictor, guidance.rescale)
     with torch.no_grad():
-        method = guidance.method_at(progress)
-        result = method(teacher, encoded.z, noise, steps, prompts.at(drawn.shown))
+        method, target = guidance.method_at(progress), prompts.at(drawn.shown)
+        if original is not None and original.source is not None and reference is not None:
+            incoming = predictor.encode(reference.colors.flip(2) if drawn.flip else reference.colors)
+            source = original.source.at(drawn.shown)
+            result = delta(method, teacher, encoded.z, incoming, noise, steps, target, source)
+        else:
+            result = method(teacher, encoded.z, noise, steps, target)
         gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
     return Guided(gradient, steps, result, nonfinite)
 
@@ -117,8 +127,9 @@ def clip_gradients(leaves: MapLeaves, drawn: DrawnViews, mean_scale: Tensor, con
 
 
 def back_propagate(
-    state: OptimizationState, rendered: RenderedViews, gradients: MapGradients, config: Recipe
-) -> dict[str, Tensor]:
+    state: OptimizationState, rendered: RenderedViews, gradients: MapGradients, config: Recipe,
+    anchors: AnchorGradients | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Bring the maps' gradients and the scene's own terms into the parameters; the terms' weighted values."""
     terms = scene_terms(state.gaussians, config.regularizers)
     pairs: list[tuple[Tensor, Tensor | None]] = []
@@ -127,19 +138,28 @@ def back_propagate(
     if rendered.disparity is not None and gradients.disparity is not None:
         pairs.append((rendered.disparity, gradients.disparity))
     pairs += [(term, None) for term in terms.values()]
+    if anchors is not None:
+        maps = ((rendered.colors, anchors.colors), (rendered.alphas, anchors.alphas), (rendered.depths, anchors.depths))
+        pairs += [(tensor, gradient) for tensor, gradient in maps if tensor is not None and gradient is not None]
     density.retain_gradients(rendered.infos)
     torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
     return terms
 
 
-def update(state: OptimizationState, rendered: RenderedViews, config: Recipe, nonfinite: int) -> None:
+def update(
+    state: OptimizationState, rendered: RenderedViews, config: Recipe, nonfinite: int, original: Original | None = None
+) -> None:
     """Adam and density control, in place; the step counts when both are done."""
     step = state.step
+    factors = None if original is None else rate_factors(original.settings, config.progress(step))
+    infos = rendered.infos
+    if original is not None:
+        infos = [of_changing(info, len(state.params["means"])) for info in infos]
     state.updating = True
-    state.descend(config.learning_rates, config.schedule_steps)
+    state.descend(config.learning_rates, config.schedule_steps, factors)
     means_rate = config.learning_rates.at("means", step, config.schedule_steps)
     with global_seed(config.seed, step, "density", state.params["means"].device):
-        density.refine(state.params, state.optimizers, state.density, step, rendered.infos, config.density, means_rate)
+        density.refine(state.params, state.optimizers, state.density, step, infos, config.density, means_rate)
     state.step = step + 1
     state.bad_steps = state.bad_steps + 1 if nonfinite else 0
     state.updating = False
@@ -163,25 +183,37 @@ def train_step(
     prompts: PromptProcessor,
     config: OptimizeConfig,
     renderer: str = "auto",
+    original: Original | None = None,
 ) -> StepReport:
     """One step: draw, render, encode, guide, clip, back-propagate, Adam and density control."""
     watch, step = Stopwatch(), state.step
     device = state.params["means"].device
     drawn = draw_views(config, step, device)
     watch.lap("cameras")
-    rendered = render_drawn(state.gaussians, drawn, config, step, renderer)
+    scene = state.gaussians if original is None else original.whole(state.gaussians)
+    deep = original is not None and original.settings.depth > 0
+    rendered = render_drawn(scene, drawn, config, step, renderer, surface=deep)
+    reference = None
+    if original is not None and original.needs_reference:
+        reference = Reference.of(original.incoming, drawn.cameras, drawn.backgrounds, deep, renderer)
     watch.lap("render")
     leaves = MapLeaves(rendered)
     encoded = EncodedImages(predictor, leaves.images(drawn), recompute=config.recompute_encoder)
     watch.lap("encode")
-    guided = guide(predictor, prompts, encoded, drawn, config, step)
+    guided = guide(predictor, prompts, encoded, drawn, config, step, original, reference)
     watch.lap("guidance")
     encoded.backward(guided.gradient)
     watch.lap("encode_backward")
     image_terms = add_image_terms(leaves, config)
     gradients = clip_gradients(leaves, drawn, rendered.mean_scale, config, step)
+    anchors = None
+    if original is not None and reference is not None:
+        threshold = config.clip.threshold_at(step)
+        anchors = anchor_gradients(rendered, reference, original.settings, threshold)
     watch.lap("clip")
-    terms = {**image_terms, **back_propagate(state, rendered, gradients, config)}
+    terms = {**image_terms, **back_propagate(state, rendered, gradients, config, anchors)}
+    if anchors is not None:
+        terms |= anchors.off
     watch.lap("render_backward")
     figures = read(
         {
@@ -193,7 +225,7 @@ def train_step(
         }
     )
     nonfinite = int(figures["nonfinite"])
-    update(state, rendered, config, nonfinite)
+    update(state, rendered, config, nonfinite, original)
     watch.lap("update")
     return StepReport(
         step=step,
@@ -219,14 +251,16 @@ def optimize(
     prompts: PromptProcessor,
     config: OptimizeConfig,
     renderer: str = "auto",
+    original: Original | None = None,
 ) -> Iterator[StepReport]:
     """Steps until `config.steps` are made, one report each; `state` changes in place.
 
+    With an `original`, the state holds those of its Gaussians that may change, and it is on the state's device.
     A state that has made some steps goes on from there, with the result of a run that never stopped.
     Errors: DivergenceError after ten steps in a row with NaN or inf, and when no Gaussian is left.
     """
     while state.step < config.steps:
-        report = train_step(state, predictor, prompts, config, renderer)
+        report = train_step(state, predictor, prompts, config, renderer, original)
         yield report
         if state.bad_steps >= MAX_BAD_STEPS:
             raise DivergenceError(

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from ..editing.work import Work
 from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
 from ..teachers.teacher import Teacher
@@ -44,15 +45,24 @@ class Run:
     store: Store
     cleaned: CleanupReport = field(default_factory=CleanupReport)
     """What `result` removed."""
+    work: Work | None = None
+    """Of a run that changes a splat: the splat, and what of it may change."""
 
     @classmethod
-    def begin(cls, config: OptimizeConfig, store: Store, start: Gaussians | None, device: torch.device) -> Run:
-        """Go on from the stored state, else from `start`, which only a run with a stored state may do without."""
+    def begin(
+        cls, config: OptimizeConfig, store: Store, start: Gaussians | None, device: torch.device,
+        work: Work | None = None,
+    ) -> Run:  # fmt: skip
+        """Go on from the stored state, else from `start`, which only a run with a stored state may do without.
+
+        With `work` the run starts from what of it may change.
+        """
         state = store.load(config.steps, config.learning_rates, device)
         if state is None:
+            start = start if work is None else work.changing
             assert start is not None
             state = OptimizationState.create(start.to(device), config.learning_rates)
-        return cls(state, config, store)
+        return cls(state, config, store, work=work)
 
     @property
     def finished(self) -> bool:
@@ -71,8 +81,9 @@ class Run:
         Errors: DivergenceError where the optimisation cannot go on, and whatever `on_step` raises.
         """
         saved = time.monotonic()
+        original = None if self.work is None else self.work.original.to(self.state.gaussians.device)
         try:
-            for report in optimize(self.state, teacher, prompts, self.config, renderer):
+            for report in optimize(self.state, teacher, prompts, self.config, renderer, original):
                 if on_step(report):
                     return
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
@@ -86,9 +97,19 @@ class Run:
         if not self.state.updating:
             self.store.save(self.state)
 
+    def shown(self) -> Gaussians:
+        """What pictures show: the whole splat as it is now, in front of the cameras."""
+        gaussians = self.state.gaussians
+        return gaussians if self.work is None else self.work.original.to(gaussians.device).whole(gaussians)
+
     def result(self) -> Gaussians:
-        """What the run has made so far; of a finished one without what the clean-up removes."""
+        """What the run has made so far; of a finished one without what the clean-up removes.
+
+        A splat that was changed is the whole splat, in its own place and size.
+        """
         gaussians = self.state.gaussians.detach()
+        if self.work is not None:
+            return self.work.result(gaussians)
         if self.finished:
             gaussians, self.cleaned = clean(gaussians, self.config.cleanup)
         return gaussians

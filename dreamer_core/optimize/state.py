@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,19 +54,23 @@ class OptimizationState:
         """The current Gaussians; gradients flow into the parameters."""
         return Gaussians.from_params(self.params)
 
-    def set_rates(self, rates: LearningRates, schedule_steps: int) -> None:
-        """Adam's learning rates for the current step."""
+    def set_rates(self, rates: LearningRates, schedule_steps: int, factors: Mapping[str, float] | None = None) -> None:
+        """Adam's learning rates for the current step, times the `factors` by name."""
         for ours, theirs in GSPLAT_NAMES.items():
             if theirs in self.optimizers:
-                rate = rates.at(ours, self.step, schedule_steps)
+                rate = rates.at(ours, self.step, schedule_steps) * (factors or {}).get(theirs, 1.0)
                 for group in self.optimizers[theirs].param_groups:
                     group["lr"] = rate
 
-    def descend(self, rates: LearningRates, schedule_steps: int) -> None:
-        """One step of Adam along the gradients, which are gone then; the step does not count yet."""
-        self.set_rates(rates, schedule_steps)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+    def descend(self, rates: LearningRates, schedule_steps: int, factors: Mapping[str, float] | None = None) -> None:
+        """One step of Adam along the gradients, which are gone then; the step does not count yet.
+
+        A parameter whose factor is 0 keeps its values and its moments.
+        """
+        self.set_rates(rates, schedule_steps, factors)
+        for name, optimizer in self.optimizers.items():
+            if factors is None or factors.get(name, 1.0) > 0:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:

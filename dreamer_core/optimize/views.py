@@ -44,6 +44,8 @@ class RenderedViews:
     infos: list[dict[str, Any]]
     """Of the renderer, one per render; density control reads them."""
     mean_scale: Tensor  # [], of all Gaussians as they were rendered
+    alphas: Tensor  # [B, H, W, 1]
+    depths: Tensor | None = None  # [B, H, W, 1] expected depth in world units, where the surface was asked for
 
 
 def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
@@ -66,15 +68,21 @@ def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
     )
 
 
-def render_drawn(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str) -> RenderedViews:
+def render_drawn(
+    gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str, surface: bool = False
+) -> RenderedViews:
     """Render the views of a step; every view sees scales of its own where `scale_noise` is on.
 
-    Colours are cut off at 1 as displays do, so that the encoder sees pictures; there the gradient ends.
+    Colours are cut off at 1 as displays do, so that the encoder sees pictures; there the gradient ends. `surface` gives
+    depths, too, with a way for the gradient to where the Gaussians are.
     """
     with_depth = drawn.depth or config.regularizers.tv_disparity > 0
 
     def rendered(scene: Gaussians, cameras: Cameras, backgrounds: Tensor) -> RenderOutput:
-        return render(scene, cameras, backgrounds=backgrounds, depth=with_depth, depth_gradient=False, backend=renderer)
+        return render(
+            scene, cameras, backgrounds=backgrounds, depth=with_depth or surface, depth_gradient=surface,
+            backend=renderer,
+        )  # fmt: skip
 
     if config.scale_noise > 0:
         generator = step_generator(config.seed, step, "scales")
@@ -94,6 +102,8 @@ def render_drawn(gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: 
         disparity,
         [o.info for o in outputs],
         torch.stack([scene.scales.detach().mean() for scene in scenes]).mean(),
+        torch.cat([o.alphas for o in outputs]),
+        torch.cat([o.expected_depths for o in outputs]) if surface else None,
     )
 
 

@@ -15,6 +15,7 @@ from ..quiet import quiet_loading
 from ..safetensors_header import content_key
 from .checkpoints import LOADABLE_MODELS, LOADABLE_VAES, Checkpoint, CheckpointKind, identify, require
 from .loras import check_lora, merge_loras
+from .multiview import InstalledAdapter
 from .parts import EXPECTED, EXPECTED_VAE, Precision, parts_from_file, parts_from_folder
 from .predictor import DiffusersSDXL, TextTower, checkpoint_blocks, normal_tensors
 
@@ -41,13 +42,15 @@ def load_sdxl(
     checkpoint_encoder: bool = False,
     keep_decoder: bool = False,
     max_batch: int | None = None,
+    multiview: str | Path | None = None,
 ) -> DiffusersSDXL:
     """An SDXL with its LoRAs merged, on `device`, ready to predict, encode and read prompts.
 
     `unet_dtype` None is float16 on CUDA and float32 elsewhere; the text encoders follow it on CUDA. `prediction` and
     `zero_snr` None read the parameterisation and the schedule's end off the checkpoint; `channels_last` None is on for
     CUDA. `checkpoint_encoder` recomputes the encoder's blocks in its backward pass: the same gradient in a fraction of
-    the memory. Errors: InputError naming --model, --vae, --lora or --tokenizer.
+    the memory. `multiview` is the file of a multi-view adapter.
+    Errors: InputError naming --model, --vae, --lora, --tokenizer or --multiview.
     """
     device = torch.device(device)
     cuda = device.type == "cuda"
@@ -80,15 +83,17 @@ def load_sdxl(
             parts.vae.to(memory_format=torch.channels_last)
         if checkpoint_encoder:
             checkpoint_blocks(parts.vae.encoder)
+        installed = None if multiview is None else InstalledAdapter.load(parts.unet, multiview)
     encoders = (parts.text_encoder, parts.text_encoder_2)
     return DiffusersSDXL(
         unet=parts.unet,
         vae=parts.vae,
         towers=[TextTower(tokenizer, encoder) for tokenizer, encoder in zip(parts.tokenizers, encoders)],
         schedule=schedule,
-        source=_source(found, extra_vae, paths),
+        source=_source(found, extra_vae, paths, multiview),
         max_batch=max_batch,
         few_step=_few_step(found.path, parts.scheduler, [str(path.absolute()) for path, weight in paths if weight]),
+        multiview=installed,
     )
 
 
@@ -114,9 +119,14 @@ def _require_vae(vae: str | Path) -> Checkpoint:
     return require(found, "--vae", EXPECTED_VAE, (*LOADABLE_VAES, CheckpointKind.SDXL))
 
 
-def _source(found: Checkpoint, vae: Checkpoint | None, loras: Sequence[tuple[Path, float]]) -> dict[str, Any]:
+def _source(
+    found: Checkpoint, vae: Checkpoint | None, loras: Sequence[tuple[Path, float]], multiview: str | Path | None
+) -> dict[str, Any]:
     """Names and content keys of everything the weights came from."""
+    adapter = None if multiview is None else Path(multiview).expanduser()
+    more = {} if adapter is None else {"multiview": adapter.name, "multiview_key": _key(adapter)}
     return {
+        **more,
         "model": found.path.name,
         "model_key": _key(found.path),
         "vae": vae.path.name if vae else None,

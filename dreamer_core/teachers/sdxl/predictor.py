@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from ..kinds import TeacherKind
 from ..moves import nearest_timestep
+from ..multiview.cameras import shifted_sigmas
+from ..multiview.group import check_groups, whole_groups
 from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
 from ..teacher import Conditioning, PlainTeacher
 from .encoder_memory import saved_bytes_per_pixel
+from .multiview import InstalledAdapter
 from .prompt_tokens import Token, prompt_chunks
 
 log = logging.getLogger(__name__)
@@ -105,8 +108,10 @@ class DiffusersSDXL(PlainTeacher):
         source: dict[str, Any],
         max_batch: int | None = None,
         few_step: str = "",
+        multiview: InstalledAdapter | None = None,
     ) -> None:
         self._few_step = few_step
+        self.multiview = multiview
         self._sizes: dict[tuple[int, int], Tensor] = {}
         self._unet = unet
         self._vae = vae
@@ -177,24 +182,38 @@ class DiffusersSDXL(PlainTeacher):
         """Predicted noise [B, 4, h, w], float32, of VE latents `x` [B, 4, h, w] at `sigma` [B]; makes no graph."""
         if not len(x) == len(sigma) == len(cond):
             raise ValueError(f"eps needs equal batches, but got {len(x)}, {len(sigma)} and {len(cond)}")
+        return self.in_parts(lambda part: self._eps(x[part], sigma[part], cond[part]), len(x))
+
+    def in_parts(self, predict: Callable[[slice], Tensor], batch: int, views: int = 1) -> Tensor:
+        """What `predict` says of the parts of a batch: whole groups of `views`, as many as memory allows."""
         with normal_tensors(grad=False):
-            step = self.max_batch or len(x)
+            step = whole_groups(self.max_batch, views, batch)
             parts: list[Tensor] = []
             start = 0
-            while start < len(x):
-                part = slice(start, start + step)
+            while start < batch:
                 try:
-                    parts.append(self._eps(x[part], sigma[part], cond[part]))
+                    parts.append(predict(slice(start, min(start + step, batch))))
                 except torch.cuda.OutOfMemoryError:
-                    if step == 1:
+                    if step == views:
                         raise
-                    step = self.max_batch = max(1, min(step, len(x)) // 2)
+                    self.max_batch = max(1, min(step, batch) // 2)
+                    step = whole_groups(self.max_batch, views, batch)
                     log.warning("Out of GPU memory: the UNet now takes %d sample(s) at a time", step)
                     continue
                 start += step
             return torch.cat(parts)
 
+    def grouped(self, azimuths: Tensor) -> GroupedSDXL:
+        """Its multi-view adapter's teacher of groups. Errors: ValueError where it has none."""
+        if self.multiview is None:
+            raise ValueError("this SDXL was loaded without a multi-view adapter")
+        return GroupedSDXL(self, self.multiview, azimuths)
+
     def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        return self.run_unet(x, sigma, cond, self._levels)
+
+    def run_unet(self, x: Tensor, sigma: Tensor, cond: Conditioning, levels: Tensor, **more: Any) -> Tensor:
+        """Noise [B, 4, h, w] by one call of the UNet, whose timesteps have the noise `levels` [T]."""
         if cond.pooled is None:
             raise ValueError("SDXL needs a pooled embedding, but got Conditioning without one")
         device, dtype = self.device, self._unet.dtype
@@ -203,10 +222,11 @@ class DiffusersSDXL(PlainTeacher):
         size = self._size_ids(x.shape[-2] * self.factor, x.shape[-1] * self.factor).expand(len(x), 6)
         output = self._unet(
             network_input(x, level).to(dtype),
-            nearest_timestep(sigma.to(device), self._levels),
+            nearest_timestep(sigma.to(device), levels),
             encoder_hidden_states=cond.tokens.to(device, dtype),
             added_cond_kwargs={"text_embeds": cond.pooled.to(device, dtype), "time_ids": size.to(dtype)},
             return_dict=False,
+            **more,
         )[0]
         return eps_from_output(output.float(), x, level, self._schedule.prediction)
 
@@ -266,3 +286,32 @@ class DiffusersSDXL(PlainTeacher):
         self._towers.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # or the memory plan takes what they held for used
+
+
+class GroupedSDXL(PlainTeacher):
+    """The teacher of whole groups of views, by an SDXL's multi-view adapter; made by `DiffusersSDXL.grouped`."""
+
+    def __init__(self, plain: DiffusersSDXL, adapter: InstalledAdapter, azimuths: Tensor) -> None:
+        self._plain, self._adapter, self._azimuths = plain, adapter, azimuths
+        self.sigmas = shifted_sigmas(plain.sigmas)
+        """[T], of the adapter's own training."""
+        self._levels = self.sigmas.to(plain.device, torch.float32)
+        self._features: list[Tensor] = []
+
+    def eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """Predicted noise [B, 4, h, w], float32, of B / V groups; see `DiffusersSDXL.eps`."""
+        check_groups(len(x), self._azimuths)
+        with normal_tensors(grad=False):
+            self._features = self._features or self._adapter.features(self._azimuths, x.shape[-2] * self._plain.factor)
+        return self._plain.in_parts(
+            lambda part: self._eps(x[part], sigma[part], cond[part]), len(x), len(self._azimuths)
+        )
+
+    def _eps(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        views = len(self._azimuths)
+        features = [one.repeat(len(x) // views, 1, 1, 1) for one in self._features]
+        with self._adapter.on(views):
+            return self._plain.run_unet(x, sigma, cond, self._levels, down_intrablock_additional_residuals=features)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self._plain.encode(images)

@@ -1,4 +1,4 @@
-"""The command line: `generate`, `preview`, `render`, `info`, `convert`."""
+"""The command line: `generate`, `restyle`, `edit`, `preview`, `render`, `info`, `convert`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from .. import __version__
 from ..errors import DivergenceError, InputError
-from . import convert, generate, info, preview, render
+from . import change, convert, generate, info, preview, render
 
 USAGE_ERROR = 2
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dreamer_core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, preview, render, info, convert):
+    for module in (generate, change, preview, render, info, convert):
         module.add_command(commands)
     return parser
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..editing.work import Work
 from ..errors import InputError
+from ..gaussians import Gaussians
 from ..optimize import PRESETS, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
@@ -73,6 +75,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the command to the parser."""
     parser = commands.add_parser("generate", help="make a splat from a prompt")
     add_recipe_options(parser)
+    add_result_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """--export, --out, --resume, --overwrite."""
     parser.add_argument(
         "--export",
         action="append",
@@ -84,13 +92,36 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run starts from."""
+
+    gaussians: Gaussians | None
+    """None where only a saved run can go on."""
+    described: dict[str, Any]
+    """What identifies it."""
+    work: Work | None = None
+    """Of a splat that is changed."""
+    source: PromptConfig | None = None
+    """What that splat is, in words."""
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """What to make, with which teacher and settings, from what, and on what."""
     what = 'what to make, e.g. "a red mug"; (red:1.3) weighs a word, \\( is a bracket'
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help=f"{what}. --show does without")
+    add_teacher_options(parser)
+    parser.add_argument("--show", action="store_true", help="print all settings and stop")
+    add_setting_options(parser)
+    add_view_options(parser)
+    add_init_options(parser)
+    add_machine_options(parser)
+
+
+def add_teacher_options(parser: argparse.ArgumentParser) -> None:
+    """Model, LoRAs, preset."""
     parser.add_argument(
         "--model", help="SDXL: a diffusers folder or a .safetensors file (default: the built-in starter)"
     )
@@ -105,15 +136,20 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         help="what the model predicts: noise, v, or v with zero terminal SNR (default: as the checkpoint says)",
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: official; starter without --model")
-    parser.add_argument("--show", action="store_true", help="print all settings and stop")
-    add_setting_options(parser)
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """--cameras and --clip."""
     parser.add_argument(
         "--cameras",
         choices=list(CAMERA_PRESETS),
         help="what is seen: an object, a head, or all sides of it (default: the preset's)",
     )
-    add_init_options(parser)
     parser.add_argument("--clip", metavar="VALUE|off", help="pixel-by-pixel gradient clipping (default: 0.05)")
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Precision, device, renderer."""
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="auto", help="of the UNet (default: half on CUDA)")
     parser.add_argument(
         "--vae-dtype", choices=("float32", "bfloat16"), default="float32", help="SDXL's VAE overflows in float16"
@@ -168,6 +204,18 @@ def run(args: argparse.Namespace) -> int:
     everything = checked(args)
     if everything is None:
         return 0
+    config = everything.optimization
+
+    def begin(device: torch.device) -> Beginning:
+        return Beginning(*start(args, config.seed, PRESETS[preset_name(args)].count, device, args.resume))
+
+    return run_in_folder(args, config, everything.prompt, begin)
+
+
+def run_in_folder(
+    args: argparse.Namespace, config: OptimizeConfig, prompt: PromptConfig, begin: Callable[[torch.device], Beginning]
+) -> int:
+    """Check where the result goes, and make it there."""
     exports = parse_exports(args.export)
     device = resolve_device(args.device)
     renderer = check_renderer(args.renderer, device)
@@ -175,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resume", "--out with the folder of the run", "no --out")
     check_writable(args.out or OUTPUTS / folder_name(args.prompt))
     with own_folder(args.out, args.prompt) as path:
-        return make(args, everything.optimization, everything.prompt, exports, device, renderer, RunFolder(path))
+        return make(args, config, prompt, exports, device, renderer, RunFolder(path), begin)
 
 
 def make(
@@ -186,11 +234,13 @@ def make(
     device: torch.device,
     renderer: str,
     folder: RunFolder,
+    begin: Callable[[torch.device], Beginning],
 ) -> int:
     """Load, optimise and write into a folder that is this run's own."""
     folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
-    gaussians, started_from = start(args, config.seed, PRESETS[preset_name(args)].count, device, args.resume)
+    beginning = begin(device)
+    started_from, work = beginning.described, beginning.work
     teacher = load_teacher(args, device)
     config, fit = fit_to(args, config, teacher)
     settings = {
@@ -207,8 +257,12 @@ def make(
     identity = Identity(config.recipe, {"prompt": prompt, **started_from, "model": settings["model"], **machine})
     if args.resume:
         folder.check_identity(identity)
-    session = Session(config, identity, renderer, folder, settings, gaussians, device, args.resume, exports)
+    session = Session(
+        config, identity, renderer, folder, settings, beginning.gaussians, device, args.resume, exports, work
+    )
     prompts = encode_prompts(teacher, prompt)
+    if work is not None and beginning.source is not None:
+        session.made.work = work.with_source(encode_prompts(teacher, beginning.source))
     teacher.release_text_encoders()
     saved = folder.metadata() if args.resume else {}
     plan = prepare(args, teacher, config, device, saved)

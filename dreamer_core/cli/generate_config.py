@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from ..editing.config import EditConfig, Task, edit_config
+from ..editing.settings import EditSettings
 from ..errors import InputError
 from ..optimize import PRESETS, OptimizeConfig, Preset
 from ..optimize.presets import STARTER_SIDES, configured, unread
 from ..prompts import PromptConfig
 from ..setting_values import parsed
 from ..settings import Choice, Setting, declared_settings
+
+STRENGTH = "edit.strength"
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,26 @@ class GenerateConfig(OptimizeConfig):
         return OptimizeConfig(**{f.name: getattr(self, f.name) for f in fields(OptimizeConfig)})
 
 
-def flagged() -> Iterator[Setting]:
+@dataclass(frozen=True)
+class ChangeConfig(GenerateConfig):
+    """What is written on the command line of a run that changes a splat."""
+
+    edit: EditSettings = field(default_factory=EditSettings)
+
+    @staticmethod
+    def of_edit(config: EditConfig, prompt: PromptConfig) -> ChangeConfig:
+        """Both in one."""
+        return ChangeConfig(**{f.name: getattr(config, f.name) for f in fields(EditConfig)}, prompt=prompt)
+
+    @property
+    def optimization(self) -> EditConfig:
+        return EditConfig(**{f.name: getattr(self, f.name) for f in fields(EditConfig)})
+
+
+def flagged(kind: type[GenerateConfig] = GenerateConfig) -> Iterator[Setting]:
     """The settings that have an option of their own, each option once."""
     seen: set[str] = set()
-    for setting in declared_settings(GenerateConfig):
+    for setting in declared_settings(kind):
         if setting.knob.flag and setting.field not in seen:
             seen.add(setting.field)
             yield setting
@@ -45,9 +65,9 @@ def option(setting: Setting) -> str:
     return f"--{setting.field.replace('_', '-')}"
 
 
-def add_setting_options(parser: argparse.ArgumentParser) -> None:
+def add_setting_options(parser: argparse.ArgumentParser, kind: type[GenerateConfig] = GenerateConfig) -> None:
     """One option for every flagged setting, and --set for all."""
-    for setting in flagged():
+    for setting in flagged(kind):
         tip = setting.knob.tip.replace("%", "%%")
         if isinstance(setting.knob, Choice):
             tip += f" {'; '.join(f'{v.name}: {v.summary()}' for v in setting.knob.of)}"
@@ -66,8 +86,11 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
-    """The preset with the options that were given, --set last. Errors: InputError that names the option."""
+def build_config(args: argparse.Namespace, preset: Preset, task: Task | None = None) -> GenerateConfig:
+    """The preset with the options that were given, --set last; with a task, as a run that changes a splat has it.
+
+    Errors: InputError that names the option.
+    """
     flags = _flags(args)
     given = {name: getattr(args, setting.field) for name, setting in flags.items()}
     if args.clip == "off":
@@ -75,7 +98,7 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
     elif args.clip is not None:
         given["clip.threshold"] = _threshold(args.clip)
     prompt = PromptConfig(negative=preset.negative)
-    everything = GenerateConfig.of(preset.config, prompt)
+    everything = _base(preset, prompt, task, args)
     assigned = parsed(everything, _assignments(args.set))
     own_side = assigned.get("prompt.side", prompt.side) != prompt.side  # for both sides, then
     if (args.model is None or preset is PRESETS["starter"]) and not own_side:
@@ -98,7 +121,22 @@ def build_config(args: argparse.Namespace, preset: Preset) -> GenerateConfig:
 
 def _flags(args: argparse.Namespace) -> dict[str, Setting]:
     """The settings whose options were given, by name."""
-    return {s.name: s for s in flagged() if getattr(args, s.field) is not None}
+    return {s.name: s for s in flagged(ChangeConfig) if getattr(args, s.field, None) is not None}
+
+
+def _base(preset: Preset, prompt: PromptConfig, task: Task | None, args: argparse.Namespace) -> GenerateConfig:
+    """What the options change. The strength comes first: timesteps follow from it, which options may say otherwise."""
+    if task is None:
+        return GenerateConfig.of(preset.config, prompt)
+    standard = ChangeConfig.of_edit(edit_config(preset, task), prompt)
+    given = {n: v for n, v in parsed(standard, _assignments(args.set)).items() if n == STRENGTH}
+    if args.strength is not None:
+        given.setdefault(STRENGTH, args.strength)
+    try:
+        return ChangeConfig.of_edit(edit_config(preset, task, given), prompt)
+    except InputError as error:
+        option = "--strength" if args.strength is not None else f"--set {error.field}"
+        raise InputError(option, error.expected, error.got, error.remedy) from error
 
 
 def given_settings(args: argparse.Namespace) -> set[str]:

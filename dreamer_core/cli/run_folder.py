@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..editing.anchors import ANCHORS
 from ..errors import InputError
 from ..files import write_atomically
 from ..formats import WRITABLE
@@ -27,7 +28,7 @@ from ..optimize.regularizers import TERMS
 
 COLUMNS = (
     "step", "t", "s", "gradient_norm", "image_gradient_norm", "clipped", "gaussians", "depth", "nonfinite",
-    "network_calls", "network_evaluations", "seconds", *TERMS,
+    "network_calls", "network_evaluations", "seconds", *TERMS, *ANCHORS,
 )  # fmt: skip
 
 

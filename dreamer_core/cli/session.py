@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..cameras import turntable
+from ..editing.work import Work
 from ..errors import DivergenceError, InputError
 from ..formats import write_ply
 from ..gaussians import Gaussians
@@ -75,6 +76,8 @@ class Session:
     resumed: bool = False
     """Go on with the run in the folder. Errors: InputError where it has more steps than `config`."""
     exports: tuple[str, ...] = ()
+    work: Work | None = None
+    """Of a splat that is changed."""
     status: str = "running"
     phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.perf_counter)
@@ -82,7 +85,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.plan: MemoryPlan | None = None
-        self.made = Run.begin(self.config, self, self.start, self.device)
+        self.made = Run.begin(self.config, self, self.start, self.device, self.work)
         self.first_step = self.state.step
         self.exported: list[Path] = []
         self.kept: Gaussians | None = None
@@ -178,7 +181,7 @@ class Session:
             {
                 "status": self.status,
                 "steps_made": self.state.step,
-                "gaussians": len(self.state.params["means"]) - self.made.cleaned.removed,
+                "gaussians": self.made.count - self.made.cleaned.removed,
                 "removed": self.made.cleaned,
                 **self.settings,
                 "memory_plan": self.plan,
@@ -195,8 +198,9 @@ class Session:
         self.folder.remove_pictures()
         from tqdm import tqdm
 
-        gaussians = self.kept
-        assert gaussians is not None  # the run came to its end, so the state was whole
+        kept = self.kept
+        assert kept is not None  # the run came to its end, so the state was whole
+        gaussians = kept if self.work is None else self.made.shown().detach()
         sheet = turntable(8, 256, elevation=ELEVATION)
         write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, self.renderer))), self.folder.views)
         if self.status == "interrupted":
@@ -212,7 +216,7 @@ class Session:
         try:
             metadata = recorded(self.settings, self.state.step)
             write_mp4(frames(120, 512), self.folder.turntable, metadata=in_film(metadata))
-            for path in write_exports(self.exports, self.folder.path, gaussians, metadata, frames):
+            for path in write_exports(self.exports, self.folder.path, kept, metadata, frames):
                 self.exported.append(path)
         except _FilmInterrupted:
             self.status = "interrupted"
@@ -231,7 +235,7 @@ class Session:
             )
             return 130
         gone = self.made.cleaned
-        count = len(self.state.params["means"]) - gone.removed
+        count = self.made.count - gone.removed
         removed = (
             f"; removed {gone.transparent:,} transparent ones and {gone.floaters:,} floaters" if gone.removed else ""
         )

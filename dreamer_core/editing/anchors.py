@@ -26,6 +26,8 @@ COVERAGE_BAND = 0.1
 COLOUR_BAND = 0.1
 DEPTH_BAND = 0.05
 """World units."""
+ANCHORS = ("off_silhouette", "off_depth", "off_colours")
+"""What the report calls how far the maps are from the reference."""
 SOLID = 0.5
 """Coverage from which a pixel has a depth."""
 
@@ -87,15 +89,15 @@ def anchor_gradients(maps: Maps, reference: Reference, settings: EditSettings, t
         off: dict[str, Tensor] = {}
         if settings.silhouette > 0:
             difference = maps.alphas - reference.alphas
-            off["silhouette"] = difference.abs().mean()
+            off[ANCHORS[0]] = difference.abs().mean()
             found["alphas"] = limited(difference, COVERAGE_BAND, settings.silhouette * threshold)
         if settings.depth > 0 and maps.depths is not None and reference.depths is not None:
             solid = (maps.alphas > SOLID) & (reference.alphas > SOLID)
             difference = torch.where(solid, maps.depths - reference.depths, 0.0)
-            off["depth"] = difference.abs().sum() / solid.sum().clamp_min(1)
+            off[ANCHORS[1]] = difference.abs().sum() / solid.sum().clamp_min(1)
             found["depths"] = limited(difference, DEPTH_BAND, settings.depth * threshold)
         if settings.colours > 0:
             difference = patch_difference(maps.colors, reference.colors, settings.patches)
-            off["colours"] = difference.abs().mean()
+            off[ANCHORS[2]] = difference.abs().mean()
             found["colors"] = limited(difference, COLOUR_BAND, settings.colours * threshold)
         return AnchorGradients(**found, off=off)

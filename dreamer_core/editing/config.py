@@ -12,6 +12,7 @@ from ..optimize.density_config import DensityConfig
 from ..optimize.presets import Preset, configured
 from ..optimize.recipe import OptimizeConfig, Recipe
 from ..optimize.regularizers import RegularizerConfig
+from ..setting_values import changed
 from .settings import EditSettings
 
 Task = Literal["restyle", "edit"]
@@ -43,6 +44,7 @@ class EditConfig(OptimizeConfig):
         return EditRecipe(**{f.name: getattr(self, f.name) for f in fields(EditRecipe)})
 
 
+TASKS: dict[Task, EditSettings] = {"restyle": EditSettings(), "edit": EditSettings()}
 Config = TypeVar("Config", bound=OptimizeConfig)
 
 
@@ -71,8 +73,11 @@ def changing(config: Config, task: Task, edit: EditSettings) -> Config:
     )
 
 
-def edit_config(preset: Preset, task: Task, edit: EditSettings, given: Mapping[str, Any] | None = None) -> EditConfig:
+def edit_config(preset: Preset, task: Task, given: Mapping[str, Any] | None = None) -> EditConfig:
     """The preset as a run that changes a splat, then all `given` settings by dotted name. Errors: InputError."""
+    given = dict(given or {})
+    own = {name.removeprefix("edit."): value for name, value in given.items() if name.startswith("edit.")}
+    edit = changed(TASKS[task], own, "edit") if own else TASKS[task]
     base = changing(preset.config, task, edit)
     whole = EditConfig(**{f.name: getattr(base, f.name) for f in fields(OptimizeConfig)}, edit=edit)
-    return configured(whole, given or {})
+    return configured(whole, given)

@@ -102,6 +102,12 @@ class Run:
         gaussians = self.state.gaussians
         return gaussians if self.work is None else self.work.original.to(gaussians.device).whole(gaussians)
 
+    @property
+    def count(self) -> int:
+        """How many Gaussians the splat has now."""
+        changing = len(self.state.params["means"])
+        return changing if self.work is None else changing + len(self.work.original.locked)
+
     def result(self) -> Gaussians:
         """What the run has made so far; of a finished one without what the clean-up removes.
 

@@ -28,6 +28,7 @@ from dreamer_core.optimize import (
     save_state,
 )
 from dreamer_core.rendering import render
+from dreamer_core.setting_values import values
 
 RESOLUTION = 64
 VIEWS = orbit_cameras([22.5 + 45 * i for i in range(8)], 20.0, 3.6, 0.65, RESOLUTION)
@@ -50,7 +51,7 @@ def moved(scene, by):
 
 def config(edit, task="restyle", steps=10, **given):
     given = {"resolution": RESOLUTION, "guidance.cfg": 1.0, "guidance.method": "sds", **given}
-    made = edit_config(PRESETS["starter"], task, edit, given)
+    made = edit_config(PRESETS["starter"], task, {**{f"edit.{n}": v for n, v in values(edit)}, **given})
     return replace(made, steps=steps, schedule_steps=steps, background=BackgroundConfig(white=1.0, black=0.0))
 
 
@@ -100,8 +101,8 @@ def test_anchors_keep_outline_and_surface_where_the_teacher_moves_them(scene):
     print(iou(scene, free), iou(scene, kept))
     assert iou(scene, free) < 0.9
     assert iou(scene, kept) > 0.95
-    assert set(reports[-1].regularizers) == {"silhouette", "depth"}
-    assert reports[0].regularizers["silhouette"] == pytest.approx(0, abs=1e-6)  # it starts where it came from
+    assert set(reports[-1].regularizers) == {"off_silhouette", "off_depth"}
+    assert reports[0].regularizers["off_silhouette"] == pytest.approx(0, abs=1e-6)  # it starts where it came from
 
 
 def test_colours_of_large_areas_are_kept_as_far_as_asked(scene):
@@ -119,7 +120,7 @@ def test_the_depth_anchor_reaches_where_the_gaussians_are(scene):
     state = OptimizationState.create(moved(scene, [0.0, 0.0, 0.03]), PRESETS["starter"].config.learning_rates)
     cfg = config(replace(LOOSE, depth=1.0), steps=1, **{"guidance.weight": 1e-4})
     [report] = optimize(state, teacher, CameraPrompts(), cfg, original=work.original)
-    assert 0.003 < report.regularizers["depth"] < 0.05
+    assert 0.003 < report.regularizers["off_depth"] < 0.05
     assert (state.params["means"] - moved(scene, [0.0, 0.0, 0.03]).means).abs().max() > 0
 
 

@@ -2,22 +2,86 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import platform
+import re
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+ABANDONED_AFTER = 3600.0
+"""Seconds after which a temporary file is nobody's, where its writer cannot be asked."""
+LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What a disk says when what was written is not on it."""
+
+_HOST = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+_TEMPORARY = re.compile(r"\..*\.(?:(?P<host>[0-9a-f]{6})-(?P<pid>[0-9a-f]+)-)?(?P<token>[0-9a-f]{8})\.tmp(\..*)?")
+_writing: set[str] = set()
+"""Tokens of the temporary files that this process is writing."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path` (same suffix), then rename it; nothing stays on failure.
 
     The temporary name is new every time, so that programs and threads that write the same file do not meet: the last
-    one's file stays.
+    one's file stays. It says who writes, so that `remove_abandoned` finds it when that process was killed. The content
+    is on the disk before the name is, so that a power cut leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    token = secrets.token_hex(4)
+    mark = f"{_HOST}-{os.getpid():x}-{token}"
+    temporary = path.with_name(f".{path.stem[:40]}.{mark}.tmp{path.suffix}")
+    _writing.add(token)
     try:
         write(temporary)
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        _writing.discard(token)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the content is on the disk. Errors: OSError where it is not and never will be."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:  # some network file systems cannot
+            if error.errno in LOST:
+                raise
+
+
+def remove_abandoned(paths: Iterable[Path]) -> list[Path]:
+    """Remove those of the files that `write_atomically` had begun in a process that is gone; which they were.
+
+    A file that a living process writes stays. Where the writer cannot be asked (another computer, an earlier version)
+    an hour without a change decides.
+    """
+    removed = []
+    for path in paths:
+        named = _TEMPORARY.fullmatch(path.name)
+        try:
+            if named is not None and path.is_file() and _abandoned(named, path.stat().st_mtime):
+                path.unlink()
+                removed.append(path)
+        except OSError:  # gone meanwhile, or not ours to remove
+            continue
+    return removed
+
+
+def _abandoned(named: re.Match[str], changed: float) -> bool:
+    if named["host"] != _HOST:
+        return abs(time.time() - changed) > ABANDONED_AFTER  # a clock may have been set back
+    if int(named["pid"], 16) == os.getpid():
+        return named["token"] not in _writing
+    import psutil
+
+    try:
+        return bool(psutil.Process(int(named["pid"], 16)).create_time() > changed + 1.0)  # another one of that number
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return abs(time.time() - changed) > ABANDONED_AFTER

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable as turntable_cameras
 from ..dreamer_core.errors import InputError
-from ..dreamer_core.files import write_atomically
+from ..dreamer_core.files import remove_abandoned, write_atomically
 from ..dreamer_core.formats import FORMATS, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.media import FILMS, check_film, contact_sheet, render_views, write_film
@@ -159,6 +159,7 @@ class DreamerXLExport(io.ComfyNode):
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory()
             )
+            remove_abandoned(Path(folder).glob(".*"))
             prompt, extra = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "extra_pnginfo", None)
             kept = graphs(prompt, extra)
             place = {"subfolder": subfolder, "type": "output"}

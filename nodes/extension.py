@@ -11,6 +11,7 @@ from .export import DreamerXLExport
 from .guidance import DreamerXLGradientClip, DreamerXLTSMGuidance
 from .host.snapshots import add_routes
 from .host.starter import offer_loras
+from .host.store import remove_leftovers
 from .initialize import DreamerXLInitialize
 from .loader import DreamerXLLoader
 from .optimize import DreamerXLOptimize
@@ -49,6 +50,7 @@ async def comfy_entrypoint() -> DreamerXLExtension:
     from server import PromptServer
 
     offer_loras()
+    remove_leftovers()
     if getattr(PromptServer, "instance", None) is not None:
         add_routes(PromptServer.instance)
     return DreamerXLExtension()

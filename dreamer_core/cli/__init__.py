@@ -13,6 +13,7 @@ import torch
 
 from .. import __version__
 from ..errors import DivergenceError, InputError
+from ..optimize.shortage import is_out_of_memory
 from . import change, convert, generate, info, preview, render
 
 USAGE_ERROR = 2
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.command}: cannot read or write a file: {error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "allocate memory" not in str(error) and "not enough memory" not in str(error):  # of a processor: no type
+        if not is_out_of_memory(error):  # a processor's has no type
             raise
         return _out_of_memory(args.command, error)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..files import remove_abandoned
 
 OUTPUTS = Path("outputs")
 LOCK = ".lock"
@@ -22,7 +23,10 @@ def folder_name(prompt: str) -> str:
 
 
 def default_folder(prompt: str) -> Path:
-    """Makes outputs/<prompt>, numbered where that exists: no two runs get the same."""
+    """Makes outputs/<prompt>, numbered where that exists: no two runs get the same.
+
+    A folder in which a run was killed before it wrote anything is taken again.
+    """
     name, number = folder_name(prompt), 1
     while True:
         folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
@@ -30,11 +34,24 @@ def default_folder(prompt: str) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
+            if _left(folder):
+                return folder
             number += 1
         except FileNotFoundError:  # a run that ended without files has just removed the empty outputs
             continue
         else:
             return folder
+
+
+def _left(folder: Path) -> bool:
+    """Whether it holds nothing but the lock of a run that is gone."""
+    try:
+        if os.listdir(folder) != [LOCK]:
+            return False
+        with FileLock(folder / LOCK, timeout=0):
+            return True
+    except (OSError, Timeout):
+        return False
 
 
 @contextmanager
@@ -55,6 +72,7 @@ def own_folder(out: Path | None, prompt: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder):
+            remove_abandoned(folder.iterdir())
             yield folder
     finally:
         with suppress(OSError):  # not empty

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -107,28 +107,32 @@ class Session:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             self.folder.clear()
+            self.save_state(self.state)  # what is killed before its first save goes on from here
         self.write_log()
         print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
         next(render_views(self.state.gaussians.detach(), turntable(1, 64), WHITE, self.renderer))
         with _interruptible() as interrupt:
             try:
                 self.optimise(teacher, prompts, interrupt)
+                self.check_result()
+                self.make_pictures(interrupt)
                 self.status = "interrupted" if interrupt.requested else "complete"
-                bad = self.state.gaussians.check_finite()
-                if bad is not None:
-                    raise DivergenceError(
-                        f"{bad} of the Gaussians holds NaN or inf after step {self.state.step}; "
-                        "lower the learning rates (--set learning_rates...=) or the guidance scale (--cfg)"
-                    )
             except BaseException:
                 self.status = "failed"
                 raise
             finally:
                 self.folder.write_metrics(self.rows)
                 self.write_log()
-            self.make_pictures(interrupt)
-            self.write_log()
         return self.tell()
+
+    def check_result(self) -> None:
+        """Errors: DivergenceError for what is no object."""
+        bad = self.state.gaussians.check_finite()
+        if bad is not None:
+            raise DivergenceError(
+                f"{bad} of the Gaussians holds NaN or inf after step {self.state.step}; "
+                "lower the learning rates (--set learning_rates...=) or the guidance scale (--cfg)"
+            )
 
     def optimise(self, teacher: Teacher, prompts: PromptProcessor, interrupt: _Interrupt) -> None:
         """All steps, until the end or an interrupt."""
@@ -159,7 +163,20 @@ class Session:
         return state
 
     def save(self, state: OptimizationState) -> None:
-        """State, splat, metrics and log as they are now."""
+        """Metrics, state, splat and log as they are now.
+
+        In this order: the rows of steps that the saved state has not made are left out when it goes on, so a run that
+        is killed in between loses none.
+        """
+        self.folder.write_metrics(self.rows)
+        self.save_state(state)
+        gaussians = self.kept = self.made.result()
+        if len(gaussians) and gaussians.check_finite() is None:
+            write_ply(gaussians, self.folder.splat, recorded(self.settings, state.step))
+        self.write_log()
+
+    def save_state(self, state: OptimizationState) -> None:
+        """What the run goes on from."""
         assert self.plan is not None
         metadata = {
             "fingerprint": self.identity.key,
@@ -168,11 +185,6 @@ class Session:
             "memory_mode": self.config.memory,
         }
         save_state(state, self.folder.state, metadata)
-        gaussians = self.kept = self.made.result()
-        if len(gaussians) and gaussians.check_finite() is None:
-            write_ply(gaussians, self.folder.splat, recorded(self.settings, state.step))
-        self.folder.write_metrics(self.rows)
-        self.write_log()
 
     def write_log(self) -> None:
         """run.json."""
@@ -203,7 +215,7 @@ class Session:
         gaussians = kept if self.work is None else self.made.shown().detach()
         sheet = turntable(8, 256, elevation=ELEVATION)
         write_png(contact_sheet(list(render_views(gaussians, sheet, WHITE, self.renderer))), self.folder.views)
-        if self.status == "interrupted":
+        if interrupt.requested:
             return
 
         def frames(views: int, size: int) -> Iterator[Tensor]:
@@ -213,13 +225,11 @@ class Session:
                     raise _FilmInterrupted
                 yield frame
 
-        try:
+        with suppress(_FilmInterrupted):
             metadata = recorded(self.settings, self.state.step)
             write_mp4(frames(120, 512), self.folder.turntable, metadata=in_film(metadata))
             for path in write_exports(self.exports, self.folder.path, kept, metadata, frames):
                 self.exported.append(path)
-        except _FilmInterrupted:
-            self.status = "interrupted"
 
     def tell(self) -> int:
         """Print what was written; the exit code."""

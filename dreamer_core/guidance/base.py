@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..teachers.teacher import Conditioning, Request, Teacher
@@ -16,6 +17,9 @@ class WeightedNegative:
 
     cond: Conditioning
     weight: Tensor  # [B], 0 or below
+
+    def __getitem__(self, index: slice) -> WeightedNegative:
+        return WeightedNegative(self.cond[index], self.weight[index])
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,16 @@ class GuidanceConditioning:
     """Negatives of Perp-Neg: other directions than the camera's."""
     artefact: Conditioning | None = None
     """The positive prompt with words for artefacts, for SDS-Bridge."""
+
+    def __getitem__(self, index: slice) -> GuidanceConditioning:
+        """The same of some of the samples."""
+        return GuidanceConditioning(
+            self.positive[index],
+            self.negative[index],
+            self.inversion[index],
+            tuple(one[index] for one in self.perpendicular),
+            None if self.artefact is None else self.artefact[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,14 @@ class GuidanceResult:
     """Network calls made."""
     samples: int
     """Network evaluations per view, the field's NFE."""
+
+    @staticmethod
+    def cat(parts: Sequence[GuidanceResult]) -> GuidanceResult:
+        """Of some samples after those of others."""
+        if len(parts) == 1:
+            return parts[0]
+        gradient = torch.cat([part.gradient for part in parts])
+        return GuidanceResult(gradient, sum(part.calls for part in parts), parts[0].samples)
 
 
 def perpendicular_part(a: Tensor, b: Tensor) -> Tensor:

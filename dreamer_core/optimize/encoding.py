@@ -6,22 +6,24 @@ import torch
 from torch import Tensor
 
 from ..teachers.teacher import Teacher
+from .shortage import parts
 
 
 class EncodedImages:
     """Latents of a batch of images, and `backward` for a gradient that becomes known later.
 
-    With `recompute` the batch is encoded without a graph, and in `backward` once more view by view, so that no more
-    than one view's activations are alive; the teacher runs in between with the memory free.
+    With `at_once` the batch is encoded without a graph, and in `backward` once more, so many views at a time, so that
+    no more than their activations are alive; the teacher runs in between with the memory free.
     """
 
-    def __init__(self, predictor: Teacher, images: Tensor, *, recompute: bool) -> None:
+    def __init__(self, predictor: Teacher, images: Tensor, at_once: int | None) -> None:
         self._predictor = predictor
         self._images = images  # [B, H, W, 3]
+        self._at_once = at_once
         self._latents: Tensor | None = None
-        if recompute:
+        if at_once is not None:
             with torch.no_grad():
-                self.z = torch.cat([predictor.encode(image[None]) for image in images.detach()])
+                self.z = torch.cat([predictor.encode(images.detach()[p]) for p in parts(len(images), at_once)])
         else:
             self._latents = predictor.encode(images)
             self.z = self._latents.detach()
@@ -32,6 +34,6 @@ class EncodedImages:
             self._latents.backward(gradient)
             return
         leaf = self._images.detach().requires_grad_(True)
-        for i in range(leaf.shape[0]):
-            self._predictor.encode(leaf[i : i + 1]).backward(gradient[i : i + 1])
+        for part in parts(len(leaf), self._at_once):
+            self._predictor.encode(leaf[part]).backward(gradient[part])
         self._images.backward(leaf.grad)

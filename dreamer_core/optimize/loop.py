@@ -30,6 +30,7 @@ from .randomness import global_seed, step_generator
 from .recipe import OptimizeConfig, Recipe
 from .regularizers import scene_terms, total_variation
 from .report import StepReport, Stopwatch
+from .shortage import Portion, free_caches, is_out_of_memory, parts
 from .state import MAX_BAD_STEPS, OptimizationState
 from .views import DrawnViews, RenderedViews, draw_views, render_drawn
 
@@ -74,9 +75,9 @@ class MapGradients:
 
 def guide(
     predictor: Teacher, prompts: PromptProcessor, encoded: EncodedImages, drawn: DrawnViews, config: Recipe,
-    step: int, original: Original | None = None, reference: Reference | None = None,
+    step: int, original: Original | None = None, reference: Reference | None = None, at_once: int | None = None,
 ) -> Guided:  # fmt: skip
-    """The latents' gradient by the configured method; makes no graph."""
+    """The latents' gradient by the configured method, for `at_once` views at a time; makes no graph."""
     guidance = config.guidance
     timestep = step_generator(config.seed, step, "timestep")
     progress = config.progress(step)
@@ -86,12 +87,18 @@ def guide(
     teacher = with_rescale(predictor, guidance.rescale)
     with torch.no_grad():
         method, target = guidance.method_at(progress), prompts.at(drawn.shown)
+        source = incoming = None
         if original is not None and original.source is not None and reference is not None:
-            incoming = predictor.encode(reference.colors.flip(2) if drawn.flip else reference.colors)
+            shown = reference.colors.flip(2) if drawn.flip else reference.colors
+            incoming = torch.cat([predictor.encode(shown[p]) for p in parts(len(shown), at_once)])
             source = original.source.at(drawn.shown)
-            result = delta(method, teacher, encoded.z, incoming, noise, steps, target, source)
-        else:
-            result = method(teacher, encoded.z, noise, steps, target)
+
+        def of(p: slice) -> GuidanceResult:
+            if incoming is None or source is None:
+                return method(teacher, encoded.z[p], noise[p], steps, target[p])
+            return delta(method, teacher, encoded.z[p], incoming[p], noise[p], steps, target[p], source[p])
+
+        result = GuidanceResult.cat([of(p) for p in parts(len(noise), at_once)])
         gradient, nonfinite = zero_nonfinite(guidance.weight * result.gradient.to(encoded.z))
     return Guided(gradient, steps, result, nonfinite)
 
@@ -162,6 +169,7 @@ def update(
         density.refine(state.params, state.optimizers, state.density, step, infos, config.density, means_rate)
     state.step = step + 1
     state.bad_steps = state.bad_steps + 1 if nonfinite else 0
+    state.good = state.good if nonfinite else None
     state.updating = False
 
 
@@ -184,8 +192,12 @@ def train_step(
     config: OptimizeConfig,
     renderer: str = "auto",
     original: Original | None = None,
+    at_once: int | None = None,
 ) -> StepReport:
-    """One step: draw, render, encode, guide, clip, back-propagate, Adam and density control."""
+    """One step: draw, render, encode, guide, clip, back-propagate, Adam and density control.
+
+    `at_once` views are encoded and guided at a time; None: all.
+    """
     watch, step = Stopwatch(), state.step
     device = state.params["means"].device
     drawn = draw_views(config, step, device)
@@ -198,9 +210,9 @@ def train_step(
         reference = Reference.of(original.incoming, drawn.cameras, drawn.backgrounds, deep, renderer)
     watch.lap("render")
     leaves = MapLeaves(rendered)
-    encoded = EncodedImages(predictor, leaves.images(drawn), recompute=config.recompute_encoder)
+    encoded = EncodedImages(predictor, leaves.images(drawn), 1 if config.recompute_encoder else at_once)
     watch.lap("encode")
-    guided = guide(predictor, prompts, encoded, drawn, config, step, original, reference)
+    guided = guide(predictor, prompts, encoded, drawn, config, step, original, reference, at_once)
     watch.lap("guidance")
     encoded.backward(guided.gradient)
     watch.lap("encode_backward")
@@ -225,6 +237,8 @@ def train_step(
         }
     )
     nonfinite = int(figures["nonfinite"])
+    if nonfinite and not state.bad_steps:
+        state.remember()
     update(state, rendered, config, nonfinite, original)
     watch.lap("update")
     return StepReport(
@@ -242,7 +256,33 @@ def train_step(
         network_evaluations=guided.result.samples,
         seconds=watch.seconds,
         memory=used_bytes(device),
+        at_once=at_once,
     )
+
+
+def fitting_step(
+    state: OptimizationState,
+    predictor: Teacher,
+    prompts: PromptProcessor,
+    config: OptimizeConfig,
+    renderer: str,
+    portion: Portion,
+    original: Original | None = None,
+) -> StepReport:
+    """`train_step`; where memory runs out, once more with half as many views at once, and so from then on.
+
+    A step changes nothing before its update, and draws the same again. Errors: torch.OutOfMemoryError where one view
+    at a time is too much, or where memory runs out in the update.
+    """
+    while True:
+        try:
+            return train_step(state, predictor, prompts, config, renderer, original, portion.views)
+        except Exception as error:
+            if state.updating or not is_out_of_memory(error):
+                raise
+            portion.halve(state.step, error)
+        state.drop_gradients()
+        free_caches()
 
 
 def optimize(
@@ -257,14 +297,17 @@ def optimize(
 
     With an `original`, the state holds those of its Gaussians that may change, and it is on the state's device.
     A state that has made some steps goes on from there, with the result of a run that never stopped.
-    Errors: DivergenceError after ten steps in a row with NaN or inf, and when no Gaussian is left.
+    Errors: DivergenceError after ten steps in a row with NaN or inf, and when no Gaussian is left;
+    torch.OutOfMemoryError where one view at a time is too much.
     """
+    portion = Portion(config.views, config.recompute_encoder)
     while state.step < config.steps:
-        report = train_step(state, predictor, prompts, config, renderer, original)
+        report = fitting_step(state, predictor, prompts, config, renderer, portion, original)
         yield report
         if state.bad_steps >= MAX_BAD_STEPS:
             raise DivergenceError(
-                f"{MAX_BAD_STEPS} steps in a row had NaN or inf in the gradient (last at step {report.step}); "
+                f"{MAX_BAD_STEPS} steps in a row had NaN or inf in the gradient (last at step {report.step}), and the "
+                "last state before them is kept; "
                 "run the VAE in float32, use another VAE (SDXL's own overflows in float16), or lower the guidance scale"
             )
         if report.gaussians == 0:

@@ -38,6 +38,8 @@ class StepReport:
     """By phase, see `PHASES`."""
     memory: int
     """Bytes: the most that the GPU had allocated so far, or what the process holds now."""
+    at_once: int | None = None
+    """So many views at a time, because memory had run out; None: all."""
 
     @property
     def total_seconds(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from .loop import optimize
 from .recipe import OptimizeConfig
 from .report import StepReport
 from .state import OptimizationState
+
+log = logging.getLogger(__name__)
 
 SAVE_EVERY_SECONDS = 120.0
 """Between two saves of a run that goes on."""
@@ -77,8 +80,10 @@ class Run:
     ) -> None:
         """Make steps until the last one, or until `on_step` says True or raises.
 
-        The state is saved every two minutes and at the end, whatever ends it.
-        Errors: DivergenceError where the optimisation cannot go on, and whatever `on_step` raises.
+        The state is saved every two minutes and at the end, whatever ends it. A save on the way that fails is told and
+        tried again later.
+        Errors: DivergenceError where the optimisation cannot go on, OSError where the last save fails, and whatever
+        `on_step` raises.
         """
         saved = time.monotonic()
         original = None if self.work is None else self.work.original.to(self.state.gaussians.device)
@@ -87,15 +92,22 @@ class Run:
                 if on_step(report):
                     return
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                    self.keep()
+                    try:
+                        self.keep()
+                    except OSError as error:  # a disk that is full now may have room later
+                        log.warning("The run goes on, but could not be saved: %s", error)
                     saved = time.monotonic()
         finally:
             self.keep()
 
     def keep(self) -> None:
-        """Save the state as it is; not one in the middle of an update."""
-        if not self.state.updating:
-            self.store.save(self.state)
+        """Save the state as it is; not one in the middle of an update, and in place of a bad one the last good one."""
+        if self.state.updating:
+            return
+        good = self.state.last_good(self.config.learning_rates)
+        if good is not None:
+            self.state = good
+            self.store.save(good)
 
     def shown(self) -> Gaussians:
         """What pictures show: the whole splat as it is now, in front of the cameras."""

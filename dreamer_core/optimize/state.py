@@ -30,6 +30,8 @@ class OptimizationState:
     """Steps in a row whose gradient held NaN or inf."""
     updating: bool = False
     """In the middle of a change: Adam has moved, the step is not counted yet. Such a state must not be saved."""
+    good: dict[str, Tensor] | None = None
+    """What `tensors` gave before the bad steps that the state is in; None where it is in none, or began with NaN."""
 
     @staticmethod
     def create(gaussians: Gaussians, rates: LearningRates) -> OptimizationState:
@@ -53,6 +55,26 @@ class OptimizationState:
     def gaussians(self) -> Gaussians:
         """The current Gaussians; gradients flow into the parameters."""
         return Gaussians.from_params(self.params)
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is worth keeping: steps can follow, and its Gaussians are numbers."""
+        return not self.ruined and self.gaussians.check_finite() is None
+
+    def remember(self) -> None:
+        """Keep the state as it is now, before a bad step changes it."""
+        self.good = self.tensors() if self.sound else None
+
+    def last_good(self, rates: LearningRates) -> OptimizationState | None:
+        """Itself where it is worth keeping; else the state before the bad steps, if there is one."""
+        if self.sound:
+            return self
+        return None if self.good is None else self.from_tensors(self.good, rates, self.params["means"].device)
+
+    def drop_gradients(self) -> None:
+        """Of a step that was not finished."""
+        for param in self.params.values():
+            param.grad = None
 
     def set_rates(self, rates: LearningRates, schedule_steps: int, factors: Mapping[str, float] | None = None) -> None:
         """Adam's learning rates for the current step, times the `factors` by name."""

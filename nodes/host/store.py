@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,20 +15,29 @@ import folder_paths
 import torch
 
 from ...dreamer_core.errors import InputError
+from ...dreamer_core.files import remove_abandoned
 from ...dreamer_core.optimize import LearningRates, OptimizationState, load_state, save_state
 
 MAX_BYTES = 4 << 30
 MAX_STATES = 40
 SUFFIX = ".safetensors"
-ABANDONED_AFTER = 3600.0
-"""Seconds after which a temporary file is nobody's."""
+
+
+def runs_folder() -> Path:
+    """Where the runs of this ComfyUI are kept."""
+    return Path(folder_paths.get_system_user_directory("dreamer_xl")) / "runs"
+
+
+def remove_leftovers() -> None:
+    """What a process that was killed had begun to save."""
+    remove_abandoned(runs_folder().glob("*/.*"))
 
 
 class RunStore:
     """The states of one run in a folder that all runs share."""
 
     def __init__(self, key: str | None, root: Path | None = None) -> None:
-        self._root = root or Path(folder_paths.get_system_user_directory("dreamer_xl")) / "runs"
+        self._root = root or runs_folder()
         self._folder = None if key is None else self._root / key
         self._written: int | None = None
 
@@ -99,18 +107,19 @@ class RunStore:
         return self._folder / f"{step:07}{SUFFIX}"
 
     def _trim(self) -> None:
-        """Drop the least recently used states; the newest one always stays."""
-        found = []
+        """Drop the least recently used states; the one just written stays, whatever the clock says."""
+        remove_abandoned(self._root.glob("*/.*"))
+        found, newest = [], None if self._written is None else self._path(self._written)
         for path in self._root.glob(f"*/*{SUFFIX}"):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            if not path.stem.isdigit() and time.time() - status.st_mtime < ABANDONED_AFTER:
-                continue  # still being written
-            found.append((status.st_mtime_ns, status.st_size, path))
+            if path.stem.isdigit():
+                found.append((status.st_mtime_ns, status.st_size, path))
         total = 0
-        for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        ranked = sorted(found, key=lambda one: (one[2] == newest, one), reverse=True)
+        for rank, (_, size, path) in enumerate(ranked):
             total += size
             if rank > 0 and (rank >= MAX_STATES or total > MAX_BYTES):
                 path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from dreamer_core.cli import main, session
 from dreamer_core.cli.generate import Lora
 from dreamer_core.formats import read_ply
-from dreamer_core.optimize import PRESETS
+from dreamer_core.optimize import PRESETS, LearningRates, load_state
 from dreamer_core.optimize import run as one_run
 from dreamer_core.optimize.report import PHASES
 from dreamer_core.setting_values import values
@@ -415,8 +415,9 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(finished, tiny_sdxl_dir, 
 
     monkeypatch.setattr(session.Session, "optimise", fail)
     assert generate(tiny_sdxl_dir, out, "--overwrite", "--seed", "5") == 1
-    assert {p.name for p in out.iterdir()} == {"run.json", "metrics.csv"}
+    assert {p.name for p in out.iterdir()} == {"run.json", "metrics.csv", "state.safetensors"}
     assert json.loads((out / "run.json").read_text())["config"]["seed"] == 5
+    assert load_state(out / "state.safetensors", LearningRates()).step == 0
     assert (out / "metrics.csv").read_text().count("\n") == 1  # the heading
 
 

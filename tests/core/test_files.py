@@ -12,7 +12,7 @@ import pytest
 from dreamer_core.cli import main
 from dreamer_core.cli.own_folder import default_folder, own_folder
 from dreamer_core.errors import InputError
-from dreamer_core.files import write_atomically
+from dreamer_core.files import remove_abandoned, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,3 +112,75 @@ def test_a_run_that_was_killed_blocks_nobody(tmp_path):
     with own_folder(out, "") as folder:
         assert folder == out
     assert os.listdir(out) == []
+
+
+def test_a_folder_in_which_a_run_was_killed_at_once_is_taken_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/a-mug")
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    with own_folder(None, "a mug") as first, own_folder(None, "a mug") as second:
+        assert (first, second) == (folder, Path("outputs/a-mug-2"))  # the first one is locked now
+    folder.mkdir(parents=True)
+    for name in (".lock", "splat.ply"):
+        (folder / name).touch()
+    with own_folder(None, "a mug") as other:
+        assert other == Path("outputs/a-mug-2")  # what a run wrote is never taken
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from dreamer_core.files import write_atomically
+def write(path):
+    path.write_text("half")
+    print(path.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL) if sys.argv[2] == "dies" else sys.stdin.read()
+write_atomically(pathlib.Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_what_a_killed_process_had_begun_goes_and_what_a_living_one_writes_stays(tmp_path):
+    def begin(name, fate):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / name), fate]
+        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with begin("a.ply", "dies") as dead, begin("b.ply", "lives") as living:
+        of_dead, of_living = dead.stdout.readline().strip(), living.stdout.readline().strip()
+        dead.wait()
+
+        def ours(path):
+            path.write_text("ours")
+            old, named = tmp_path / ".c.0123abcd.tmp.ply", tmp_path / "mine.tmp.ply"  # of an earlier version; a user's
+            for other in (old, named):
+                other.touch()
+            assert [p.name for p in remove_abandoned(tmp_path.iterdir())] == [of_dead]
+            os.utime(old, (0, 0))
+            assert remove_abandoned(tmp_path.iterdir()) == [old]
+            assert {p.name for p in tmp_path.iterdir()} == {of_living, named.name, path.name}
+
+        write_atomically(tmp_path / "d.ply", ours)
+        living.communicate("")
+    assert {p.name for p in tmp_path.iterdir()} == {"b.ply", "d.ply", "mine.tmp.ply"}
+    assert (tmp_path / "b.ply").read_text() == "half"
+
+
+def test_a_process_number_that_is_used_again_is_no_writer(tmp_path):
+    """As in a container, where the first process is always number 1."""
+    names = []
+
+    def write(path):
+        path.write_text("half")
+        names.append(path.name)
+
+    write_atomically(tmp_path / "a.ply", write)
+    left = tmp_path / names[0]
+    left.write_text("half")  # our own number, but nothing that we are writing
+    assert remove_abandoned([left]) == [left]
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    left = tmp_path / names[0].replace(f"-{os.getpid():x}-", f"-{other.pid:x}-")
+    left.write_text("half")
+    assert remove_abandoned([left]) == []
+    os.utime(left, (0, 0))  # long before that process began
+    assert remove_abandoned([left]) == [left]
+    other.communicate(b"\n")

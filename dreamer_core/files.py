@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+NAME_AT_MOST = 255
+"""Bytes of a file's name on every common file system."""
 ABANDONED_AFTER = 3600.0
 """Seconds after which a temporary file is nobody's, where its writer cannot be asked."""
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -85,3 +87,13 @@ def _abandoned(named: re.Match[str], changed: float) -> bool:
         return True
     except psutil.Error:
         return abs(time.time() - changed) > ABANDONED_AFTER
+
+
+def fitting_name(stem: str, ending: str) -> str:
+    """`stem` and `ending` as one name; where that is too long for a file, a shorter one that is the same every time."""
+    room = NAME_AT_MOST - len(ending.encode())
+    if len(os.fsencode(stem)) <= room:
+        return stem + ending
+    mark = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    kept = os.fsencode(stem)[: room - len(mark)].decode(errors="ignore")
+    return kept + mark + ending

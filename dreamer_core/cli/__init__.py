@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _print_anything() -> None:
+    """A character that the console's encoding lacks (code page 1252, say) is printed by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where a test or a host has put its own
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _out_of_memory(command: str, error: BaseException) -> int:
     what = (str(error).splitlines() or ["no more is said"])[0][:120]
     remedy = "try --memory low, fewer --views or a smaller --resolution or --count"
@@ -48,6 +56,7 @@ def _out_of_memory(command: str, error: BaseException) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (the run failed), 2 (bad input) or 130 (interrupted)."""
+    _print_anything()
     args = build_parser().parse_args(argv)
     try:
         code = int(args.run(args))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +18,17 @@ OUTPUTS = Path("outputs")
 LOCK = ".lock"
 
 
+NAME_AT_MOST = 60
+"""Letters of a folder's name; four bytes each stay below what file systems take."""
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in "0123456789¹²³")}
+"""Names of devices on Windows."""
+
+
 def folder_name(prompt: str) -> str:
-    """The prompt in letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "splat"
+    """The prompt in letters and digits of any script, and hyphens; a name that every system takes."""
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", prompt).lower())
+    name = words.strip("-")[:NAME_AT_MOST].strip("-") or "splat"
+    return f"{name}-splat" if name in RESERVED else name
 
 
 def default_folder(prompt: str) -> Path:

@@ -1,7 +1,7 @@
 """Files of Gaussians: `docs/formats.md` says what each format keeps."""
 
 from .format import Format
-from .ply import read_ply, write_ply
+from .ply import read_ply, write_compact_ply, write_ply
 from .splat_files import (
     FORMATS,
     READABLE,
@@ -28,5 +28,6 @@ __all__ = [
     "sidecar",
     "splat_format",
     "splat_suffix",
+    "write_compact_ply",
     "write_ply",
 ]

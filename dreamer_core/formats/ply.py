@@ -16,32 +16,57 @@ import torch
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
+from .bounds import require_memory
 from .compressed_ply import is_compressed, read_compressed_ply
 from .file_frame import check_file, to_file_frame, to_world
 from .format import Format
-from .ply_header import property_names, read_comments, with_comments
+from .ply_elements import BrokenPlyError, Lists, PlyFile
+from .ply_header import comment_lines, property_names, read_comments
+from .ply_rows import gaussians_of
 
-_REQUIRED = (
-    "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
-    "rot_0", "rot_1", "rot_2", "rot_3",
-)  # fmt: skip
+BINARY, ASCII = 6, 40
+"""Memory per byte of a file, rounded up: its columns, the Gaussians and a copy in another frame; words of text."""
+REST = 45
+"""Columns of higher SH in the layout that some readers expect, whatever the degree."""
 
 
 def write_ply(
     gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None = None, field: str = "splat"
 ) -> None:
-    """Write all Gaussians of our world as a binary PLY, atomically (gsplat's exporter); metadata as comments.
+    """Write all Gaussians of our world as a binary PLY of 62 floats each, atomically; metadata as comments.
 
-    Errors: InputError for no Gaussians, NaN or inf.
+    It is the layout of the first 3DGS trainer at degree 3, normals and unused SH as zeros: readers that do not look at
+    the header (SIBR, Unity's importer) take no other. Errors: InputError for no Gaussians, NaN or inf.
     """
-    from gsplat.exporter import export_splats
+    _write(gaussians, path, metadata, field, fixed=True)
 
+
+def write_compact_ply(
+    gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None = None, field: str = "splat"
+) -> None:
+    """The same without normals and without SH that are not there: 14 floats at degree 0. Errors: InputError."""
+    _write(gaussians, path, metadata, field, fixed=False)
+
+
+def _write(gaussians: Gaussians, path: Path, metadata: Mapping[str, Any] | None, field: str, fixed: bool) -> None:
     g = to_file_frame(gaussians, field)
-    data = export_splats(g.means, g.log_scales, g.quats, g.logit_opacities, g.sh0, g.shN, format="ply")
-    data = with_comments(data, metadata or {})
+    n = len(g)
+    rest = g.shN.transpose(1, 2).flatten(1)
+    if fixed:
+        per_channel = torch.nn.functional.pad(g.shN.transpose(1, 2), (0, REST // 3 - g.shN.shape[1]))
+        rest = per_channel.flatten(1)
+    normals = torch.zeros(n, 3 if fixed else 0)
+    table = torch.cat([g.means, normals, g.sh0[:, 0], rest, g.logit_opacities[:, None], g.log_scales, g.quats], dim=1)
+    names = ["x", "y", "z", *(("nx", "ny", "nz") if fixed else ()), *(f"f_dc_{i}" for i in range(3))]
+    names += [f"f_rest_{i}" for i in range(rest.shape[1])]
+    names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    head = b"ply\nformat binary_little_endian 1.0\n" + comment_lines(metadata or {}) + f"element vertex {n}\n".encode()
+    head += "".join(f"property float {name}\n" for name in names).encode() + b"end_header\n"
 
     def write(temporary: Path) -> None:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(head)
+            file.write(table.numpy().astype("<f4", copy=False).data)
 
     write_atomically(path, write)
 
@@ -51,57 +76,24 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
 
     Errors: InputError for a missing or truncated file, another format, or a PLY without Gaussian attributes.
     """
-    from trimesh.exchange.ply import load_ply
-
     check_file(path, field, "a .ply file")
     try:
-        file = path.open("rb")
+        file = PlyFile(path)
+        require_memory((BINARY if file.header.order else ASCII) * file.size, path, field, "use fewer Gaussians")
+        if is_compressed(file):
+            return to_world(read_compressed_ply(file, field), path, field)
+        vertices = file.read("vertex")
     except OSError as error:
         raise InputError(field, "a .ply file that can be read", f"{path} ({error.strerror})") from error
-    with file:
-        if file.read(3) != b"ply":
-            raise InputError(field, "a .ply file", f"{path}, which does not begin with 'ply'")
-        file.seek(0)
-        if is_compressed(path):
-            return to_world(read_compressed_ply(path, field), path, field)
-        try:
-            elements = load_ply(file)["metadata"]["_ply_raw"]
-            vertices = elements["vertex"]["data"]
-            names = vertices if isinstance(vertices, dict) else vertices.dtype.names  # ASCII files give a dict
-            rows = {name: np.asarray(vertices[name], dtype=np.float32).reshape(-1) for name in names}
-        except Exception as error:  # the parser raises many kinds for a broken file
-            raise InputError(field, "a complete PLY file", f"{path}, which cannot be read ({error})") from error
-    missing = [name for name in _REQUIRED if name not in rows]
-    if missing:
-        raise InputError(
-            field,
-            "a PLY with 3D Gaussian attributes",
-            f"{path} without {', '.join(missing)} (it has {', '.join(rows) or 'no vertices'})",
-            "export it as a Gaussian splat (3DGS) PLY",
-        )
-    rest = [f"f_rest_{i}" for i in range(sum(name.startswith("f_rest_") for name in rows))]
-    if len(rest) not in (0, 9, 24, 45) or any(name not in rows for name in rest):
-        raise InputError(field, "0, 9, 24 or 45 f_rest attributes", f"{path} with {len(rest)}")
-
-    def columns(names: list[str]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([rows[name] for name in names], axis=-1))
-
-    n = len(rows["x"])
-    higher = columns(rest).reshape(n, 3, len(rest) // 3).transpose(1, 2).contiguous() if rest else torch.zeros(n, 0, 3)
-    gaussians = Gaussians(
-        means=columns(["x", "y", "z"]),
-        quats=columns([f"rot_{i}" for i in range(4)]),
-        log_scales=columns([f"scale_{i}" for i in range(3)]),
-        logit_opacities=torch.from_numpy(rows["opacity"].copy()),
-        sh0=columns([f"f_dc_{i}" for i in range(3)])[:, None],
-        shN=higher,
-    )
-    return to_world(gaussians, path, field)
+    except BrokenPlyError as error:
+        raise InputError(field, "a complete PLY file", f"{path}, which cannot be read ({error})") from error
+    rows: dict[str, np.ndarray[Any, Any]] = {k: v for k, v in vertices.items() if not isinstance(v, Lists)}
+    return to_world(gaussians_of(rows, path, field), path, field)
 
 
 def holds_gaussians(path: Path) -> bool:
     """Whether a PLY's header declares attributes of Gaussians rather than of points or a mesh."""
-    return bool(property_names(path) & {b"f_dc_0", b"scale_0", b"rot_0"})
+    return bool(property_names(path) & {"f_dc_0", "scale_0", "rot_0"})
 
 
 PLY = Format(
@@ -112,4 +104,11 @@ PLY = Format(
     write=write_ply,
     recognise=holds_gaussians,
     metadata=read_comments,
+)
+COMPACT_PLY = Format(
+    ".compact.ply",
+    "PLY, 3DGS",
+    "the same without columns that are not used, mostly a quarter of it; not for SIBR or Unity",
+    write=write_compact_ply,
+    recognise=lambda path: False,  # by its content it is a PLY as the others
 )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .ply_elements import BrokenPlyError, PlyFile
+
 COMMENT = b"comment dreamer-xl "
 """Begins each of our lines in a PLY's header; a JSON object with one entry follows."""
 
@@ -43,9 +45,12 @@ def ply_header(path: Path) -> bytes:
     return start[:end] if start.startswith(b"ply") and end >= 0 else b""
 
 
-def property_names(path: Path) -> set[bytes]:
-    """Names of the properties of all elements."""
-    return {line.split()[-1] for line in ply_header(path).splitlines() if line.startswith(b"property ")}
+def property_names(path: Path) -> set[str]:
+    """Names of the properties of all elements; none of a file that is no PLY. Errors: OSError."""
+    try:
+        return {name for element in PlyFile(path).header.elements for name in element.names}
+    except BrokenPlyError:
+        return set()
 
 
 def read_comments(path: Path) -> dict[str, Any]:

@@ -16,10 +16,14 @@ import torch
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
+from .bounds import require_memory
 from .file_frame import check_file, to_file_frame, to_world
 from .format import Format
 
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+
+MEMORY = 10
+"""Bytes that reading takes per byte of the file, rounded up."""
 
 
 def write_splat(
@@ -46,6 +50,7 @@ def read_splat(path: Path, field: str = "FILE") -> Gaussians:
     """The Gaussians of a .splat, in our world. Errors: InputError."""
     check_file(path, field, "a .splat file")
     try:
+        require_memory(MEMORY * path.stat().st_size, path, field, "use fewer Gaussians")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(field, "a .splat file that can be read", f"{path} ({error.strerror})") from error

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import fitting_name, write_atomically
 from ..gaussians import Gaussians
 from .compressed_ply import COMPRESSED_PLY
 from .format import Format
-from .ply import PLY
+from .ply import COMPACT_PLY, PLY
 from .splat import SPLAT
 from .spz import SPZ
 
-FORMATS: tuple[Format, ...] = (PLY, COMPRESSED_PLY, SPLAT, SPZ)
+log = logging.getLogger(__name__)
+
+GENERATOR = "Dreamer XL"
+"""What a JSON beside a splat says under `generator`, if it is ours: no other is ever replaced."""
+OURS = ".dreamer-xl"
+SIDECAR_AT_MOST = 64 << 20
+"""Bytes of a JSON that is looked at."""
+
+FORMATS: tuple[Format, ...] = (PLY, COMPACT_PLY, COMPRESSED_PLY, SPLAT, SPZ)
 """Every format of splat files; a new one is a file beside these and a name here."""
 
 _READERS = {f.suffix: f.read for f in FORMATS if f.read is not None}
@@ -85,31 +95,46 @@ def require_packages(suffix: str, field: str) -> None:
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON file beside a splat: mug.spz and mug.compressed.ply share mug.json."""
-    return path.with_name(f"{path.name[: len(path.name) - len(splat_suffix(path))]}.json")
+    """The JSON file beside a splat: mug.spz and mug.compressed.ply share mug.json.
+
+    Where another program has a file of that name (transforms.json, cameras.json), it is mug.dreamer-xl.json.
+    """
+    stem = path.name[: len(path.name) - len(splat_suffix(path))]
+    usual, other = (path.with_name(fitting_name(stem, ending)) for ending in (".json", f"{OURS}.json"))
+    return usual if not os.path.lexists(usual) or _read_ours(usual) is not None else other
+
+
+def _read_ours(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON that this program wrote; None of any other file."""
+    try:
+        if path.stat().st_size > SIDECAR_AT_MOST:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("generator") == GENERATOR else None
 
 
 def _write_sidecar(path: Path, metadata: Mapping[str, Any]) -> None:
-    text = json.dumps(dict(metadata), indent=2, default=str) + "\n"
+    text = json.dumps({**metadata, "generator": GENERATOR}, indent=2, default=str) + "\n"
+    target = sidecar(path)
+    if os.path.lexists(target) and _read_ours(target) is None:
+        log.warning("%s is not ours and stays as it is; what belongs to %s is not written", target, path.name)
+        return
+    if target.name.endswith(f"{OURS}.json"):
+        log.warning("another program's JSON beside %s stays as it is; ours is %s", path, target.name)
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
-    write_atomically(sidecar(path), write)
+    write_atomically(target, write)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What was recorded with a splat: from its JSON, and from the file itself, which wins; empty where nothing is.
-
-    A JSON of that name which another program wrote is taken as it is; one that is broken or no object is ignored.
+    """What was recorded with a splat: from our JSON beside it, and from the file itself, which wins; empty where
+    nothing is. The JSON of another program is none of it.
     """
-    found: dict[str, Any] = {}
-    try:
-        beside = json.loads(sidecar(path).read_text(encoding="utf-8"))
-        if isinstance(beside, dict):
-            found.update(beside)
-    except (OSError, ValueError):
-        pass
+    found: dict[str, Any] = dict(_read_ours(sidecar(path)) or {})
     for f in FORMATS:
         if f.suffix == path.suffix.lower() and f.metadata is not None:
             found.update(f.metadata(path))

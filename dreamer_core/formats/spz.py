@@ -1,11 +1,12 @@
-"""Niantic's .spz, through gsply: a quarter of a PLY or less, with spherical harmonics.
+"""Niantic's .spz (written by gsply): a quarter of a PLY or less, with spherical harmonics.
 
 Positions are fixed-point with 24 bits, 12 of them fractions (fewer for scenes beyond 2,048 units); log-scales have 8
 bits in steps of 1/16 over [-10, 5.9]; rotations 9 bits and a sign for each of the three smallest components; opacity 8
 bits; colours 8 bits, SH of degree 0 over [-3.3, 3.3]; higher SH 8 bits over [-1, 1).
 
-Version 3 is written, which most programs read; versions 2 to 4 are read. Niantic's text names an axis order with Y up,
-but ComfyUI, its viewer (spark) and SuperSplat take an .spz as they take a PLY, with Y down, and so does this.
+Version 3 is written, which most programs read; 1 to 4 are read. Niantic's text names an axis order with Y up, but
+ComfyUI, its viewer (spark) and SuperSplat take an .spz as they take a PLY, with Y down, and so does this, unless the
+file itself declares its frame (SPZ_ADOBE_coordinate_system).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_atomically
 from ..gaussians import Gaussians
+from .bounds import require_memory
 from .file_frame import check_file, to_file_frame, to_world
 from .format import Format
-from .gsply_backend import import_gsply, read
+from .gsply_backend import import_gsply
+from .spz_layout import gaussians_of
 
 FRACTION = 12
 """Bits after the point of a position: steps of 0.00024 units."""
@@ -65,7 +68,16 @@ def write_spz(
 def read_spz(path: Path, field: str = "FILE") -> Gaussians:
     """The Gaussians of an .spz, in our world. Errors: InputError; one of version 4 needs the package zstandard."""
     check_file(path, field, "an .spz file")
-    return to_world(read(path, field, "an .spz file", lambda gsply: gsply.read_spz), path, field)
+    try:
+        require_memory(2 * path.stat().st_size, path, field, "use fewer Gaussians")
+        gaussians = gaussians_of(path.read_bytes(), path, field)
+    except OSError as error:
+        raise InputError(field, "an .spz file that can be read", f"{path} ({error.strerror})") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(field, "a complete .spz file", f"{path}, which cannot be read ({error})") from error
+    return to_world(gaussians, path, field)
 
 
 SPZ = Format(".spz", "SPZ (Niantic)", "the smallest", read=read_spz, write=write_spz, require=_gsply)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..frames import rotated
 from ..gaussians import Gaussians
-from ..rendering.spherical_harmonics import sh_bases
 
 Matrix = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
@@ -42,37 +42,6 @@ def upright(up: str, yaw: float = 0.0, field: str = "init up") -> Tensor:  # [3,
     c, s = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
     turn = torch.tensor([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]], dtype=torch.float64)
     return turn @ torch.tensor(UPRIGHT[up], dtype=torch.float64)
-
-
-def rotated(gaussians: Gaussians, rotation: Tensor) -> Gaussians:  # rotation [3, 3]
-    """The object turned about the origin: centres, axes and view-dependent colours."""
-    from scipy.spatial.transform import Rotation  # brought by ComfyUI
-
-    r = rotation.to(gaussians.means)
-    x, y, z, w = Rotation.from_matrix(rotation.cpu().double().numpy()).as_quat().tolist()
-    a, b, c, d = gaussians.quats.unbind(-1)
-    quats = torch.stack(
-        [
-            w * a - x * b - y * c - z * d,
-            w * b + x * a + y * d - z * c,
-            w * c - x * d + y * a + z * b,
-            w * d + x * c - y * b + z * a,
-        ],
-        dim=-1,
-    )
-    shN = gaussians.shN
-    if shN.shape[1]:
-        shN = torch.einsum("jk,nkc->njc", _sh_rotation(gaussians.sh_degree, rotation).to(shN), shN)
-    return replace(gaussians, means=gaussians.means @ r.T, quats=quats, shN=shN)
-
-
-def _sh_rotation(degree: int, rotation: Tensor) -> Tensor:  # [K, K]
-    """Turns coefficients of degree 1 and above: with it, basis(d) c' = basis(R^T d) c for every direction d."""
-    directions = torch.nn.functional.normalize(
-        torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=-1
-    )
-    r = rotation.cpu().double()
-    return torch.linalg.lstsq(sh_bases(degree, directions), sh_bases(degree, directions @ r)).solution[1:, 1:]
 
 
 def oriented(gaussians: Gaussians, up: str = "auto", yaw: float = 0.0, field: str = "init up") -> Gaussians:

@@ -13,7 +13,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...dreamer_core.formats import write_ply
+from ...dreamer_core.formats import write_compact_ply
 from ...dreamer_core.gaussians import Gaussians
 from ...dreamer_core.media import contact_sheet, write_png
 from .identity import Key
@@ -39,7 +39,7 @@ def _entry(gaussians: Gaussians, views: Tensor) -> dict[str, Any]:
     folder, stem = Path(folder_paths.get_temp_directory()) / FOLDER, key.hexdigest()[:24]
     splat, picture = folder / f"{stem}.ply", folder / f"{stem}.png"
     if not splat.is_file():
-        write_ply(gaussians, splat)
+        write_compact_ply(gaussians, splat)
     if not picture.is_file():
         write_png(contact_sheet(_pictures(views), COLUMNS), picture)
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import Types
 from torch import Tensor
 
+from ...dreamer_core.bad_rows import without_bad_rows
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.frames import flip_frame
 from ...dreamer_core.gaussians import Gaussians
 
+log = logging.getLogger(__name__)
+
+HARMONICS = (0, 3, 8, 15)
+"""Higher coefficients that a whole degree has."""
+
 
 def items(splat: Types.SPLAT) -> list[Gaussians]:
-    """Every object of a batch at its real length, in the SPLAT's own frame, float32 on the CPU."""
+    """Every object of a batch at its real length, in the SPLAT's own frame, float32 on the CPU.
+
+    Rows that nothing can draw (NaN, inf, a rotation of length 0) are left out, which a line says.
+    """
     batch, padded = splat.positions.shape[:2]
     lengths = [padded] * batch if splat.counts is None else [int(n) for n in splat.counts]
-    return [_item(splat, i, n) for i, n in enumerate(lengths)]
+    names = ["the splat"] if batch == 1 else [f"splat {i + 1} of {batch}" for i in range(batch)]
+    return [without_bad_rows(_item(splat, i, n), name) for i, (n, name) in enumerate(zip(lengths, names))]
 
 
 def _item(splat: Types.SPLAT, index: int, length: int) -> Gaussians:
@@ -27,11 +39,20 @@ def _item(splat: Types.SPLAT, index: int, length: int) -> Gaussians:
     return Gaussians(
         means=rows(splat.positions),
         quats=rows(splat.rotations),
-        log_scales=rows(splat.scales).clamp_min(1e-9).log(),
+        log_scales=rows(splat.scales).abs().clamp_min(1e-9).log(),  # an axis has no sign
         logit_opacities=rows(splat.opacities).reshape(length).clamp(1e-6, 1 - 1e-6).logit(),
         sh0=sh[:, :1],
-        shN=sh[:, 1:],
+        shN=_whole_degrees(sh[:, 1:]),
     )
+
+
+def _whole_degrees(higher: Tensor) -> Tensor:  # [N, K, 3] -> [N, 0|3|8|15, 3]
+    """An incomplete degree filled up with zeros; what lies above degree 3 is left out, which a line says."""
+    there = higher.shape[1]
+    if there > HARMONICS[-1]:
+        log.warning("the splat: spherical harmonics above degree 3 are left out")
+    width = next((k for k in HARMONICS if k >= there), HARMONICS[-1])
+    return torch.nn.functional.pad(higher[:, :width], (0, 0, 0, max(0, width - there)))
 
 
 def pack(parts: list[Gaussians]) -> Types.SPLAT:
@@ -71,13 +92,12 @@ def from_splat(splat: Types.SPLAT) -> list[Gaussians]:
 
 
 def one_from_splat(splat: Types.SPLAT) -> Gaussians:
-    """The only object of a SPLAT. Errors: InputError for a batch, an empty splat, NaN or inf."""
+    """The only object of a SPLAT. Errors: InputError for a batch, and where no Gaussian can be drawn."""
     parts = from_splat(splat)
     if len(parts) != 1:
         raise InputError("splat", "one object", f"a batch of {len(parts)}", "give them one at a time")
     if len(parts[0]) == 0:
-        raise InputError("splat", "at least one Gaussian", "an empty splat")
-    bad = parts[0].check_finite()
-    if bad is not None:
-        raise InputError("splat", "finite numbers", f"NaN or inf in its {bad}")
+        given = int(splat.positions.shape[1]) if splat.counts is None else int(splat.counts[0])
+        got = f"{given:,} that hold NaN, inf or a rotation of length 0" if given else "an empty splat"
+        raise InputError("splat", "at least one Gaussian", got)
     return parts[0]

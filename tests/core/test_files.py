@@ -55,7 +55,7 @@ def test_default_folder_is_numbered(tmp_path, monkeypatch):
         Path("outputs/a-red-mug-2"),
         Path("outputs/a-red-mug-3"),
     ]
-    assert default_folder("红") == Path("outputs/splat")
+    assert default_folder("红") == Path("outputs/红")
 
 
 def test_runs_that_begin_together_get_a_folder_each(tmp_path, monkeypatch):

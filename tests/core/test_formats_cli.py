@@ -31,7 +31,13 @@ def splats(tmp_path_factory):
     return folder
 
 
-NAMES = {".ply": "PLY, 3DGS", ".compressed.ply": "PLY, compressed", ".splat": "splat (", ".spz": "SPZ ("}
+NAMES = {
+    ".ply": "PLY, 3DGS",
+    ".compact.ply": "PLY, 3DGS",
+    ".compressed.ply": "PLY, compressed",
+    ".splat": "splat (",
+    ".spz": "SPZ (",
+}
 
 
 @pytest.mark.parametrize("suffix", WRITABLE)
@@ -76,7 +82,7 @@ def test_convert(splats, suffix, tmp_path, capsys):
     out = tmp_path / f"b{suffix}"
     assert main(["convert", str(splats / "ball.ply"), str(out)]) == 0
     assert len(load_gaussians(out)) == 60
-    assert read_metadata(out) == {"prompt": "a red ball", "seed": 7}
+    assert read_metadata(out) == {"prompt": "a red ball", "seed": 7, "generator": "Dreamer XL"}
     assert capsys.readouterr().out.strip() == str(out)
     back = tmp_path / "back.ply"
     assert main(["convert", str(out), str(back)]) == 0
@@ -87,7 +93,10 @@ def test_convert(splats, suffix, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["convert", "ball.ply", "b.obj"], "OUT: expected a name that ends in .ply, .compressed.ply, .splat, .spz"),
+        (
+            ["convert", "ball.ply", "b.obj"],
+            "OUT: expected a name that ends in .ply, .compact.ply, .compressed.ply, .splat, .spz",
+        ),
         (["convert", "gone.spz", "b.ply"], "IN: expected an .spz file, got gone.spz, which does not exist"),
         (["convert", "ball.obj", "b.ply"], "IN: expected a splat file (.ply, .splat, .spz), got ball.obj"),
         (["info", "ball.obj"], "FILE: expected a splat file"),
@@ -140,6 +149,6 @@ def test_generate_exports_and_records(tiny_sdxl_dir, tmp_path, capsys, monkeypat
 def test_unknown_exports_are_refused(value, got, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", "a mug", "--export", value]) == 2
-    kinds = "compressed.ply, splat, spz, webp, gif"
+    kinds = "compact.ply, compressed.ply, splat, spz, webp, gif"
     assert f"--export: expected one or more of {kinds}, with commas, got {got}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -50,7 +50,8 @@ def test_plyfile_sees_the_standard_attributes(tmp_path):
     # f_rest is channel-major: all coefficients of red first.
     np.testing.assert_array_equal(vertex["f_rest_1"], -scene.shN[:, 1, 0].numpy())
     np.testing.assert_array_equal(vertex["f_rest_2"], scene.shN[:, 2, 0].numpy())
-    np.testing.assert_array_equal(vertex["f_rest_3"], -scene.shN[:, 0, 1].numpy())
+    np.testing.assert_array_equal(vertex["f_rest_15"], -scene.shN[:, 0, 1].numpy())  # 15 a channel, whatever the degree
+    assert not any(vertex[f"f_rest_{i}"].any() for i in (3, 14, 18, 44))
 
 
 def test_a_file_with_normals_and_other_order_is_read(tmp_path):
@@ -99,9 +100,9 @@ def test_bad_files_say_what_is_wrong(tmp_path):
     write_points(tmp_path / "points.ply")
     for name, match in (
         ("missing.ply", "does not exist"),
-        ("half.ply", "cannot be read"),
-        ("text.ply", "does not begin with 'ply'"),
-        ("header.ply", "cannot be read"),
+        ("half.ply", "declares 50 of element vertex and holds 2[0-9]"),
+        ("text.ply", "does not begin with a line 'ply'"),
+        ("header.ply", "no end_header"),
         ("points.ply", "without f_dc_0, .*it has x, y, z"),
     ):
         with pytest.raises(InputError, match=match) as error:
@@ -109,18 +110,12 @@ def test_bad_files_say_what_is_wrong(tmp_path):
         assert error.value.field == "--init"
 
 
-def test_nan_is_neither_written_nor_read(tmp_path):
+def test_nan_is_not_written(tmp_path):
     scene = random_gaussians()
     scene.means[3, 1] = float("nan")
     with pytest.raises(ValueError, match="means holds NaN"):
         write_ply(scene, tmp_path / "a.ply")
     assert not list(tmp_path.iterdir())
-    write_ply(random_gaussians(), tmp_path / "a.ply")
-    data = PlyData.read(tmp_path / "a.ply")
-    data["vertex"]["scale_1"][0] = np.inf
-    data.write(tmp_path / "b.ply")
-    with pytest.raises(InputError, match="NaN or inf in log_scales"):
-        read_ply(tmp_path / "b.ply")
 
 
 def test_gaussians_check_their_shapes():

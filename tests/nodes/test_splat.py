@@ -72,9 +72,56 @@ def test_unusable_splats_are_refused(ours):
     with pytest.raises(error, match="an empty splat"):
         splat.one_from_splat(splat.pack([empty]))
     broken = splat.to_splat(random_gaussians(ours))
-    broken.positions[0, 0, 0] = float("nan")
-    with pytest.raises(error, match="NaN or inf in its means"):
+    broken.positions[0, :, 0] = float("nan")
+    with pytest.raises(error, match="at least one Gaussian, got 7 that hold NaN, inf or a rotation of length 0"):
         splat.one_from_splat(broken)
+
+
+def test_bad_rows_go_and_legal_extremes_stay(ours, caplog):
+    splat = ours("nodes.host.splat")
+    packed = splat.to_splat(random_gaussians(ours))
+    packed.positions[0, 0, 0], packed.rotations[0, 1], packed.scales[0, 2, 1] = float("nan"), 0.0, float("inf")
+    packed.opacities[0, 3], packed.opacities[0, 4], packed.scales[0, 5] = 1.0, 0.0, 0.0
+    packed.scales[0, 6] *= -1
+    got = splat.one_from_splat(packed)
+    assert len(got) == 4
+    assert got.check_finite() is None
+    assert "the splat: 3 of 7 Gaussians left out (2 with NaN or inf and 1 with a rotation of length 0)" in caplog.text
+    torch.testing.assert_close(got.opacities[:2], torch.tensor([1.0, 0.0]), atol=1e-5, rtol=0)
+    assert float(got.scales[2].max()) < 1e-8
+    torch.testing.assert_close(got.scales[3], packed.scales[0, 6].abs())
+
+
+@pytest.mark.parametrize(("given", "kept"), [(5, 8), (24, 15)])
+def test_incomplete_and_higher_degrees(ours, given, kept, caplog):
+    splat = ours("nodes.host.splat")
+    packed = splat.to_splat(random_gaussians(ours))
+    packed.sh = torch.randn(1, 7, 1 + given, 3)
+    got = splat.items(packed)[0]
+    assert got.shN.shape == (7, kept, 3)
+    torch.testing.assert_close(got.shN[:, : min(given, kept)], packed.sh[0, :, 1 : 1 + min(given, kept)])
+    assert not got.shN[:, given:].any()
+    assert ("above degree 3" in caplog.text) == (given > 15)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".splat", ".spz"])
+def test_files_are_what_comfyui_reads_in_them(ours, tmp_path, suffix):
+    """File3DToSplat's own parsers of a file that was written here, against the reader here."""
+    from comfy_extras import nodes_gaussian_splat as theirs
+
+    formats, splat = ours("dreamer_core.formats"), ours("nodes.host.splat")
+    path = tmp_path / f"a{suffix}"
+    formats.save_gaussians(random_gaussians(ours, 40), path)
+    xyz, scale, turn, opacity, sh = theirs._GAUSSIAN_PARSERS[suffix[1:]](path.read_bytes())
+    mine = splat.to_splat(formats.load_gaussians(path))
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(mine.positions[0], torch.from_numpy(xyz), **close)
+    torch.testing.assert_close(mine.scales[0], torch.from_numpy(scale), **close)
+    torch.testing.assert_close(mine.opacities[0, :, 0], torch.from_numpy(opacity), **close)
+    cosine = (mine.rotations[0] * torch.from_numpy(turn)).sum(-1).abs()
+    torch.testing.assert_close(cosine, torch.ones(40), atol=1e-3, rtol=0)
+    k = min(sh.shape[1], mine.sh.shape[2])  # ComfyUI leaves an .spz's harmonics out
+    torch.testing.assert_close(mine.sh[0, :, :k], torch.from_numpy(sh)[:, :k].float(), **close)
 
 
 def test_results_are_ordinary_tensors(ours):

@@ -1,0 +1,320 @@
+"""Reads the elements of a PLY one by one, whatever stands beside them.
+
+The header's lines may end in LF, CR LF or CR and hold comments in any encoding; elements come in any order, with any
+properties, in ASCII or binary of either byte order. What lies after the element that is wanted is never touched, so
+lists of mixed length, further elements and trailing bytes do no harm. Sizes that the header declares are held against
+the bytes that are there before anything is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER_AT_MOST = 1 << 20
+"""Bytes that are searched for the end of a header."""
+TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
+    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
+    "int64": "i8", "uint64": "u8", "float16": "f2", "float32": "f4", "float64": "f8",
+}  # fmt: skip
+ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
+
+
+class BrokenPlyError(ValueError):
+    """The file is no complete PLY; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A column of an element: a number, or a list of numbers where `counted` is given."""
+
+    name: str
+    kind: str  # numpy's name without byte order
+    counted: str | None = None  # the type of a list's length
+
+
+@dataclass(frozen=True)
+class Element:
+    name: str
+    count: int
+    properties: tuple[Property, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.properties)
+
+    @property
+    def has_lists(self) -> bool:
+        return any(p.counted is not None for p in self.properties)
+
+    def row(self, order: str) -> np.dtype[Any]:
+        """Of an element without lists; properties of the same name get numbers."""
+        fields: dict[str, str] = {}
+        for p in self.properties:
+            name = p.name
+            while name in fields:
+                name += "+"
+            fields[name] = order + p.kind
+        return np.dtype(list(fields.items()))
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of one property, one after another."""
+
+    lengths: NDArray[np.int64]  # [N]
+    values: NDArray[Any]  # [lengths.sum()]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+Columns = dict[str, "NDArray[Any] | Lists"]
+
+
+@dataclass(frozen=True)
+class PlyHeader:
+    order: str  # "<", ">" or "" for ASCII
+    elements: tuple[Element, ...]
+    comments: tuple[str, ...]
+    size: int  # bytes up to the first element
+
+    def element(self, name: str) -> Element | None:
+        return next((e for e in self.elements if e.name == name), None)
+
+
+def parse_header(start: bytes) -> PlyHeader:
+    """The header from the first bytes of a file. Errors: BrokenPlyError."""
+    order: str | None = None
+    elements: list[Element] = []
+    comments: list[str] = []
+    for line, end in _lines(start):
+        key, *words = line.split() or [""]
+        if key == "end_header":
+            if order is None:
+                raise BrokenPlyError("no format line in its header")
+            return PlyHeader(order, tuple(elements), tuple(comments), end)
+        if key == "format":
+            order = ORDERS.get(words[0] if words else "")
+            if order is None:
+                raise BrokenPlyError(f"its format is {' '.join(words)!r}")
+        elif key in ("comment", "obj_info"):
+            comments.append(line[len(key) :].strip())
+        elif key == "element":
+            elements.append(_element(words))
+        elif key == "property":
+            if not elements:
+                raise BrokenPlyError("a property comes before any element")
+            last = elements[-1]
+            elements[-1] = Element(last.name, last.count, (*last.properties, _property(words)))
+    raise BrokenPlyError(f"no end_header in its first {HEADER_AT_MOST:,} bytes")
+
+
+def _lines(start: bytes) -> Iterator[tuple[str, int]]:
+    """Every whole line after the first, and where the next begins."""
+    first = min((i for i in (start.find(b"\n", 3), start.find(b"\r", 3)) if i >= 0), default=-1)
+    if not start.startswith(b"ply") or first < 0 or start[3:first].strip():
+        raise BrokenPlyError("it does not begin with a line 'ply'")
+    newline = b"\r\n" if start[first : first + 2] == b"\r\n" else start[first : first + 1]
+    at = first + len(newline)
+    while (end := start.find(newline, at)) >= 0:
+        raw = start[at:end]
+        at = end + len(newline)
+        try:
+            yield raw.decode("utf-8"), at
+        except UnicodeDecodeError:
+            yield raw.decode("latin-1"), at
+
+
+def _element(words: list[str]) -> Element:
+    try:
+        name, count = words[0], int(words[1])
+    except (IndexError, ValueError) as error:
+        raise BrokenPlyError(f"its header has a line 'element {' '.join(words)}'") from error
+    if count < 0:
+        raise BrokenPlyError(f"it declares {count} of element {name}")
+    return Element(name, count, ())
+
+
+def _property(words: list[str]) -> Property:
+    kinds = words[1:3] if words[:1] == ["list"] else words[:1]
+    if len(words) < len(kinds) + 1 + (words[:1] == ["list"]) or any(k.lower() not in TYPES for k in kinds):
+        raise BrokenPlyError(f"its header has a line 'property {' '.join(words)}'")
+    *counted, kind = (TYPES[k.lower()] for k in kinds)
+    if counted and counted[0][0] == "f":
+        raise BrokenPlyError(f"a list whose length is a {kinds[0]}")
+    return Property(words[-1], kind, counted[0] if counted else None)
+
+
+class PlyFile:
+    """A PLY as its header and what its elements hold."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the header. Errors: BrokenPlyError, OSError."""
+        self.path, self.size = path, path.stat().st_size
+        with path.open("rb") as file:
+            self.header = parse_header(file.read(HEADER_AT_MOST))
+        self._data: NDArray[np.uint8] | None = None
+        self._tokens: list[bytes] | None = None
+
+    def read(self, name: str) -> Columns:
+        """Columns of an element by name; empty where there is none. Numbers in the byte order of this machine.
+
+        ASCII gives float64 for every float, since its words may say more than the declared type holds.
+        Errors: BrokenPlyError, OSError.
+        """
+        wanted = self.header.element(name)
+        if wanted is None:
+            return {}
+        at = 0
+        for element in self.header.elements:
+            if element is wanted:
+                break
+            at = self._walk(element, at, None)
+        columns: Columns = {}
+        self._walk(wanted, at, columns)
+        return columns
+
+    def _walk(self, element: Element, at: int, into: Columns | None) -> int:
+        """Where the element that begins at `at` ends (bytes, or words of ASCII), its columns put into `into`."""
+        if not element.properties:
+            return at
+        if not self.header.order:
+            return self._walk_words(element, at, into)
+        if element.has_lists:
+            return self._walk_lists(element, at, into)
+        row = element.row(self.header.order)
+        end = at + element.count * row.itemsize
+        data = self._bytes()
+        if end > len(data):
+            raise BrokenPlyError(_too_few(element, max(0, len(data) - at) // row.itemsize))
+        if into is not None:
+            rows = np.frombuffer(data, row, count=element.count, offset=at) if element.count else np.zeros(0, row)
+            for column in row.names or ():
+                into[column] = rows[column].astype(row[column].newbyteorder("="))
+        return end
+
+    def _bytes(self) -> NDArray[np.uint8]:
+        """What comes after the header, mapped, not read."""
+        if self._data is None:
+            empty = self.size <= self.header.size
+            self._data = (
+                np.zeros(0, np.uint8) if empty else np.memmap(self.path, np.uint8, mode="r", offset=self.header.size)
+            )
+        return self._data
+
+    def _walk_lists(self, element: Element, at: int, into: Columns | None) -> int:
+        """Row by row, for a length may stand anywhere; the values are gathered afterwards, all of a length at once."""
+        data = self._bytes()
+        least = sum(np.dtype(p.counted or p.kind).itemsize for p in element.properties)
+        if at + element.count * least > len(data):
+            raise BrokenPlyError(_too_few(element, max(0, len(data) - at) // least))
+        view = data.data
+        order = "big" if self.header.order == ">" else "little"
+        sizes = [
+            (np.dtype(p.kind).itemsize, p.counted and np.dtype(p.counted).itemsize, str(p.counted)[0] == "i")
+            for p in element.properties
+        ]
+        starts: list[list[int]] = [[] for _ in sizes]
+        lengths: list[list[int]] = [[] for _ in sizes]
+        for i in range(element.count):
+            for k, (size, counted, signed) in enumerate(sizes):
+                length = 1
+                if counted:
+                    length = int.from_bytes(view[at : at + counted], order, signed=signed)  # type: ignore[arg-type]
+                    at += counted
+                    lengths[k].append(length)
+                starts[k].append(at)
+                at += length * size
+                if length < 0 or at > len(data):
+                    raise BrokenPlyError(_too_few(element, i))
+        if into is not None:
+            for p, begin, many in zip(element.properties, starts, lengths):
+                kind = np.dtype(self.header.order + p.kind)
+                if p.counted is None:
+                    into[p.name] = _gathered(data, kind, np.array(begin, np.int64), np.ones(len(begin), np.int64))
+                else:
+                    counts = np.array(many, np.int64)
+                    into[p.name] = Lists(counts, _gathered(data, kind, np.array(begin, np.int64), counts))
+        return at
+
+    def _walk_words(self, element: Element, at: int, into: Columns | None) -> int:
+        if self._tokens is None:
+            with self.path.open("rb") as file:
+                file.seek(self.header.size)
+                self._tokens = file.read().split()
+        words = self._tokens
+        width = len(element.properties)
+        if at + element.count * width > len(words):
+            raise BrokenPlyError(_too_few(element, max(0, len(words) - at) // width))
+        if element.has_lists:
+            return self._walk_word_lists(element, words, at, into)
+        end = at + element.count * width
+        if into is not None:
+            table = _numbers(words[at:end], element).reshape(-1, width)
+            for i, name in enumerate(element.row("=").names or ()):
+                into[name] = _as_declared(table[:, i].copy(), element.properties[i].kind)
+        return end
+
+    def _walk_word_lists(self, element: Element, words: list[bytes], at: int, into: Columns | None) -> int:
+        numbers: list[list[bytes]] = [[] for _ in element.properties]
+        lengths: list[list[int]] = [[] for _ in element.properties]
+        for i in range(element.count):
+            for k, p in enumerate(element.properties):
+                length = 1
+                if p.counted is not None:
+                    length = int(_numbers(words[at : at + 1], element)[0]) if at < len(words) else -1
+                    at += 1
+                    lengths[k].append(length)
+                if length < 0 or at + length > len(words):
+                    raise BrokenPlyError(_too_few(element, i))
+                if into is not None:
+                    numbers[k] += words[at : at + length]
+                at += length
+        if into is not None:
+            for p, values, many in zip(element.properties, numbers, lengths):
+                column = _as_declared(_numbers(values, element), p.kind)
+                into[p.name] = column if p.counted is None else Lists(np.array(many, np.int64), column)
+        return at
+
+
+def _too_few(element: Element, there: int) -> str:
+    return f"it declares {element.count:,} of element {element.name} and holds {there:,}"
+
+
+def _numbers(words: list[bytes], element: Element) -> NDArray[np.float64]:
+    try:
+        return np.fromiter(map(float, words), np.float64, count=len(words))
+    except ValueError as error:
+        raise BrokenPlyError(f"element {element.name} holds a word that is no number ({str(error)[:80]})") from error
+
+
+def _as_declared(column: NDArray[np.float64], kind: str) -> NDArray[Any]:
+    """Whole numbers in their own type, which says what they count up to; as they are where they do not fit."""
+    if kind[0] == "f" or not column.size or not bool(np.isfinite(column).all()):
+        return column
+    bounds = np.iinfo(kind)
+    fits = column.min() >= bounds.min and column.max() < float(bounds.max) + 1 and bool((column % 1 == 0).all())
+    return column.astype(kind) if fits else column
+
+
+def _gathered(
+    data: NDArray[np.uint8], kind: np.dtype[Any], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[Any]:
+    """The numbers that begin at these bytes, so many each, one after another."""
+    out = np.zeros(int(lengths.sum()), kind.newbyteorder("="))
+    first = np.cumsum(lengths) - lengths
+    for length in np.unique(lengths):
+        if length == 0:
+            continue
+        rows = np.flatnonzero(lengths == length)
+        at = starts[rows, None] + np.arange(int(length) * kind.itemsize)
+        values = np.ascontiguousarray(data[at]).view(kind)
+        out[first[rows, None] + np.arange(int(length))] = values
+    return out

@@ -1,4 +1,4 @@
-"""Cameras: OpenCV matrices, orbits, turntables."""
+"""Cameras: OpenCV matrices, orbits, turntables; perspective and orthographic."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Camera:
-    """One pinhole camera (OpenCV)."""
+    """One camera (OpenCV)."""
 
     viewmat: Tensor  # [4, 4] world -> camera
     K: Tensor  # [3, 3] pixels
     width: int
     height: int
+    orthographic: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,20 @@ class Cameras:
     """A batch of C cameras of one image size, with the angles they were made from."""
 
     viewmats: Tensor  # [C, 4, 4] world -> camera, OpenCV
-    Ks: Tensor  # [C, 3, 3] pixels
+    Ks: Tensor  # [C, 3, 3] pixels; of orthographic cameras the focal lengths are pixels per world unit
     width: int
     height: int
     azimuth: Tensor  # [C] degrees in (-180, 180]
     elevation: Tensor  # [C] degrees
-    fov: Tensor  # [C] radians, over the height
+    fov: Tensor  # [C] radians, over the height; of orthographic cameras as the origin's plane is seen from their place
+    orthographic: bool = False
+    """Parallel rays: x = f X + c, whatever the depth."""
 
     def __len__(self) -> int:
         return self.viewmats.shape[0]
 
     def __getitem__(self, index: int) -> Camera:
-        return Camera(self.viewmats[index], self.Ks[index], self.width, self.height)
+        return Camera(self.viewmats[index], self.Ks[index], self.width, self.height, self.orthographic)
 
     def at(self, views: Sequence[int]) -> Cameras:
         """Some of them."""
@@ -122,6 +125,27 @@ def orbit_cameras(
     )
 
 
+def orthographic_cameras(
+    azimuth: Tensor | Sequence[float],  # [C] degrees
+    elevation: Tensor | Sequence[float] | float,  # degrees
+    half_width: Tensor | float,  # world units
+    resolution: int,
+    radius: Tensor | float = 4.0,
+) -> Cameras:
+    """Orthographic cameras that look at the origin with Y up; pictures are square and show `half_width` to each side.
+
+    `radius` decides no picture, only depths, and what lies behind a camera.
+    """
+    cameras = orbit_cameras(azimuth, elevation, radius, 0.0, resolution)
+    half = torch.as_tensor(half_width, dtype=torch.float32).expand_as(cameras.azimuth)
+    distance = torch.as_tensor(radius, dtype=torch.float32).expand_as(cameras.azimuth)
+    Ks = torch.zeros_like(cameras.Ks)
+    Ks[:, 0, 0] = Ks[:, 1, 1] = resolution / (2 * half)
+    Ks[:, 0, 2] = Ks[:, 1, 2] = resolution / 2
+    Ks[:, 2, 2] = 1.0
+    return replace(cameras, Ks=Ks, fov=2 * torch.atan(half / distance), orthographic=True)
+
+
 def turntable(
     views: int = 120,
     resolution: int = 512,
@@ -130,7 +154,13 @@ def turntable(
     radius: float = 3.5,
     fov: float = 0.55,
     start: float = 0.0,
+    half_width: float | None = None,
 ) -> Cameras:
-    """Evenly spaced views around the object; the defaults are the evaluation protocol (polar angle 90 degrees)."""
+    """Evenly spaced views around the object; the defaults are the evaluation protocol (polar angle 90 degrees).
+
+    With a `half_width` in world units the cameras are orthographic, and `fov` does not count.
+    """
     azimuth = start + torch.arange(views, dtype=torch.float32) * (360.0 / views)
+    if half_width is not None:
+        return orthographic_cameras(azimuth, elevation, half_width, resolution, radius)
     return orbit_cameras(azimuth, elevation, radius, fov, resolution)

@@ -33,15 +33,7 @@ def render_outputs(
 ) -> Iterator[RenderOutput]:
     """One view after another without gradients, so that memory stays small and whoever asks can stop in between."""
     for i in range(len(cameras)):
-        one = Cameras(
-            cameras.viewmats[i : i + 1],
-            cameras.Ks[i : i + 1],
-            cameras.width,
-            cameras.height,
-            cameras.azimuth[i : i + 1],
-            cameras.elevation[i : i + 1],
-            cameras.fov[i : i + 1],
-        )
+        one = cameras.at([i])
         with torch.inference_mode(False), torch.no_grad():
             color = torch.as_tensor(background, device=gaussians.device).clone()[None]
             output = render(gaussians.detach(), one, backgrounds=color, depth=depth, backend=renderer)

@@ -9,7 +9,7 @@ import comfy.model_management as mm
 import torch
 from comfy_api.latest import Types, io
 
-from ..dreamer_core.cameras import Cameras, orbit_cameras, turntable
+from ..dreamer_core.cameras import Cameras, turntable
 from ..dreamer_core.media import render_outputs
 from .host.images import cancellable, depth_image, parse_color
 from .host.splat import from_splat
@@ -18,12 +18,19 @@ from .sockets import CATEGORY, chosen, errors_named, validated, wrong_choice
 PATHS = ("turntable", "view")
 
 
-def _cameras(path: dict[str, Any], size: int, elevation: float, radius: float, fov: float) -> Cameras:
-    angle = path.get("azimuth") or 0.0
-    if path["path"] == "view":
-        return orbit_cameras([angle], elevation, radius, math.radians(fov), size)
-    frames = path.get("frames") or 24
-    return turntable(frames, size, elevation=elevation, radius=radius, fov=math.radians(fov), start=angle)
+def _cameras(
+    path: dict[str, Any], size: int, elevation: float, radius: float, fov: float, half_width: float
+) -> Cameras:
+    frames = 1 if path["path"] == "view" else path.get("frames") or 24
+    return turntable(
+        frames,
+        size,
+        elevation=elevation,
+        radius=radius,
+        fov=math.radians(fov),
+        start=path.get("azimuth") or 0.0,
+        half_width=half_width or None,
+    )
 
 
 class DreamerXLRender(io.ComfyNode):
@@ -104,6 +111,17 @@ class DreamerXLRender(io.ComfyNode):
                     advanced=True,
                     tooltip="Colour behind the object as #rrggbb. White: #ffffff, black: #000000.",
                 ),
+                io.Float.Input(
+                    "half_width",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Above 0: parallel rays (an orthographic camera) that show so many world units to each "
+                    "side, in place of fov. 1.1 shows an object of radius 1 whole. 0: perspective.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="Views on the background."),
@@ -132,10 +150,11 @@ class DreamerXLRender(io.ComfyNode):
         radius: float = 3.5,
         fov: float = 31.5,
         background: str = "#ffffff",
+        half_width: float = 0.0,
         **_: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Render"):
-            cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov)
+            cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov, half_width)
             color, device = parse_color(background), mm.get_torch_device()
             parts = from_splat(splat)
             shape = (len(parts) * len(cameras), cameras.height, cameras.width)

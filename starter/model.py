@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
@@ -135,7 +136,9 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
-def predict(unet: UNet2DConditionModel, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+def predict(
+    unet: UNet2DConditionModel, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor | None, **more: Any
+) -> Tensor:
     """eps [B, 4, h, w] of noisy latents x in the model's own scale at timesteps t [B]."""
     ids = x.new_tensor(SIZE_IDS).expand(len(x), 6)
-    return unet(x, t, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
+    return unet(x, t, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}, **more).sample

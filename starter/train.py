@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from dreamer_core.cli.options import resolve_device
 
 STAGES = {
-    "data": 0.0, "vae": 22.0, "latents": 0.0, "unet": 120.0, "gold": 8.0, "v_zsnr": 8.0, "few_step": 8.0, "judge": 15.0
+    "data": 0.0, "vae": 22.0, "latents": 0.0, "unet": 120.0, "gold": 8.0, "v_zsnr": 8.0, "few_step": 8.0, "judge": 15.0,
+    "multiview": 25.0,
 }  # fmt: skip
 """Stage -> minutes on 2 cores, unless told otherwise."""
 
 
-def run(stage: str, minutes: float, chunks: int, device: torch.device) -> None:
+def run(stage: str, minutes: float, chunks: int, device: torch.device, checkpoint: Path) -> None:
     """One stage."""
     if stage == "data":
         from .dataset import render_all
@@ -38,6 +40,10 @@ def run(stage: str, minutes: float, chunks: int, device: torch.device) -> None:
         from . import train_unet
 
         train_unet.train(minutes, device=device)
+    elif stage == "multiview":
+        from . import train_multiview
+
+        train_multiview.train(minutes, checkpoint)
     elif stage == "judge":
         from . import train_judge
 
@@ -57,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--device", default="auto", help="of `unet`: auto (a GPU if there is one), cpu, cuda; rest: CPU"
     )
     parser.add_argument("--chunks", type=int, default=12, help="files of 40 views per kind that `data` traces")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=Path(__file__).with_name("checkpoint"), help="whose adapter `multiview` is"
+    )
     options = parser.parse_args(arguments)
     device = resolve_device(options.device)
     torch.set_num_threads(options.threads)
     for stage in STAGES if options.stage == "all" else [options.stage]:
-        run(stage, options.minutes or STAGES.get(stage, 0.0), options.chunks, device)
+        run(stage, options.minutes or STAGES.get(stage, 0.0), options.chunks, device, options.checkpoint)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,10 @@ def camera_rays(cameras: Cameras, offset: tuple[float, float] = (0.0, 0.0)) -> t
     K, rotation = cameras.Ks, cameras.viewmats[:, :3, :3]
     x = (xs - K[:, 0, 2, None, None]) / K[:, 0, 0, None, None]
     y = (ys - K[:, 1, 2, None, None]) / K[:, 1, 1, None, None]
+    if cameras.orthographic:
+        local = torch.stack([x, y, torch.zeros_like(x)], -1)
+        places = torch.einsum("chwi,cij->chwj", local - cameras.viewmats[:, None, None, :3, 3], rotation)
+        return places, rotation[:, None, None, 2].expand_as(places)
     local = torch.stack([x, y, torch.ones_like(x)], -1)  # [C, H, W, 3]
     direction = torch.nn.functional.normalize(torch.einsum("chwi,cij->chwj", local, rotation), dim=-1)
     origin = -(rotation.transpose(1, 2) @ cameras.viewmats[:, :3, 3:])[..., 0]

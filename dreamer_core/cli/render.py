@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from ..cameras import orbit_cameras, turntable
+from ..cameras import turntable
 from ..errors import InputError
 from ..formats import READABLE, load_gaussians, read_metadata
 from ..media import FILMS, check_film, contact_sheet, render_views, write_film, write_png
@@ -35,6 +35,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--elevation", type=float, default=0.0, help="degrees above the horizon")
     parser.add_argument("--radius", type=float, default=3.5, help="distance of the camera (default: 3.5)")
     parser.add_argument("--fov", type=float, default=FOV, help=f"degrees over the height (default: {FOV:.4g})")
+    parser.add_argument(
+        "--half-width",
+        type=float,
+        metavar="W",
+        help="parallel rays (an orthographic camera) that show W world units to each side, in place of --fov",
+    )
     parser.add_argument("--resolution", type=int, default=512, help="pixels per side (default: 512)")
     parser.add_argument("--background", default="white", help="white, black, grey or R,G,B (default: white)")
     parser.add_argument("--fps", type=int, default=24, help="frames per second of the film (default: 24)")
@@ -56,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resolution", "at least 16 pixels", args.resolution)
     if not 1 <= args.fov <= 150:
         raise InputError("--fov", "degrees from 1 to 150", args.fov)
+    if args.half_width is not None and not 0.01 <= args.half_width <= 100:
+        raise InputError("--half-width", "world units from 0.01 to 100", args.half_width)
     for name, low, high in (("radius", 0.1, 100.0), ("elevation", -90.0, 90.0), ("azimuth", -360.0, 360.0)):
         if not low <= getattr(args, name) <= high:  # NaN lies nowhere
             raise InputError(f"--{name}", f"a number from {low:g} to {high:g}", getattr(args, name))
@@ -67,18 +75,15 @@ def run(args: argparse.Namespace) -> int:
     renderer = check_renderer(args.renderer, device)
     check_writable(args.out)
     gaussians = load_gaussians(args.file).to(device)
-    fov = math.radians(args.fov)
-    if views == 1:
-        cameras = orbit_cameras([args.azimuth], args.elevation, args.radius, fov, args.resolution)
-    else:
-        cameras = turntable(
-            views,
-            args.resolution,
-            elevation=args.elevation,
-            radius=args.radius,
-            fov=fov,
-            start=args.azimuth,
-        )
+    cameras = turntable(
+        views,
+        args.resolution,
+        elevation=args.elevation,
+        radius=args.radius,
+        fov=math.radians(args.fov),
+        start=args.azimuth,
+        half_width=args.half_width,
+    )
     images = render_views(gaussians, cameras, background, renderer)
     if suffix in FILMS:
         write_film(images, args.out, args.fps, in_film(read_metadata(args.file)))

@@ -38,7 +38,7 @@ def render(
         gaussians.quats,
         gaussians.scales,
         gaussians.opacities,
-        view_colors(gaussians.means, gaussians.sh, gaussians.sh_degree, viewmats),
+        view_colors(gaussians.means, gaussians.sh, gaussians.sh_degree, viewmats, cameras.orthographic),
         viewmats,
         cameras.Ks.to(device=device, dtype=dtype),
         cameras.width,
@@ -46,5 +46,6 @@ def render(
         backgrounds=None if backgrounds is None else backgrounds.to(device=device, dtype=dtype),
         depth=depth,
         depth_gradient=depth_gradient,
+        orthographic=cameras.orthographic,
     )
     return rasterize(call, backend)

@@ -178,6 +178,7 @@ def _call(call: RasterizeCall, packed: bool = False) -> tuple[Tensor, Tensor, di
         eps2d=call.eps2d,
         packed=packed,
         backgrounds=backgrounds,
+        camera_model="ortho" if call.orthographic else "pinhole",
         render_mode="RGB+D" if call.depth and call.depth_gradient else "RGB",
     )
     return result

@@ -54,6 +54,7 @@ class _Project(torch.autograd.Function):
         near: float,
         far: float,
         eps2d: float,
+        orthographic: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         views, n = viewmats.shape[0], means.shape[0]
         inputs = [_array(x) for x in (means, quats, scales)]
@@ -63,18 +64,19 @@ class _Project(torch.autograd.Function):
         means2d, conics = np.empty((views, n, 2), np.float32), np.empty((views, n, 3), np.float32)
         depths, radii = np.empty((views, n), np.float32), np.empty((views, n, 2), np.int32)
         with numba_runtime.KERNELS:
-            projection.project(*inputs, _array(opacities), *cameras, *size, *limits, means2d, conics, depths, radii)
-        ctx.inputs = (*inputs, *cameras, *size, conics, radii)
-        outputs = tuple(torch.from_numpy(x) for x in (means2d, conics, depths, radii))
-        ctx.mark_non_differentiable(outputs[3])
-        return outputs  # type: ignore[return-value]
+            outputs = (means2d, conics, depths, radii)
+            projection.project(*inputs, _array(opacities), *cameras, *size, *limits, orthographic, *outputs)
+        ctx.inputs = (*inputs, *cameras, *size, orthographic, conics, radii)
+        tensors = tuple(torch.from_numpy(x) for x in outputs)
+        ctx.mark_non_differentiable(tensors[3])
+        return tensors  # type: ignore[return-value]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         outputs = [np.empty_like(x) for x in ctx.inputs[:3]]
         with numba_runtime.KERNELS:
             projection.project_backward(*ctx.inputs, *(_array(g) for g in grads[:3]), *outputs)
-        return (*(torch.from_numpy(x) for x in outputs), *([None] * 8))
+        return (*(torch.from_numpy(x) for x in outputs), *([None] * 9))
 
 
 class _Lists(NamedTuple):
@@ -261,6 +263,7 @@ def rasterize(call: RasterizeCall) -> RenderOutput:
         call.near,
         call.far,
         call.eps2d,
+        call.orthographic,
     )
     # Strategies combine means2d with the parameters, so it takes the path over their device.
     means2d, conics, depths = (x.to(like) for x in projected[:3])

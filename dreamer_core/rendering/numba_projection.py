@@ -36,6 +36,7 @@ def project(
     eps2d: Any,  # float32
     near: Any,  # float32
     far: Any,  # float32
+    ortho: Any,  # bool
     means2d: Any,  # [C, N, 2] out
     conics: Any,  # [C, N, 3] out
     depths: Any,  # [C, N] out
@@ -67,10 +68,13 @@ def project(
             # Written so that NaN anywhere leaves the Gaussian undrawn.
             if not (tz >= near and tz <= far and o >= ALPHA_MIN):
                 continue
-            rz = F1 / tz
-            mx, my = MARGIN * width / fx, MARGIN * height / fy
-            ux = min(max(tx * rz, -(cx / fx + mx)), (width - cx) / fx + mx)
-            uy = min(max(ty * rz, -(cy / fy + my)), (height - cy) / fy + my)
+            if ortho:
+                rz, ux, uy = F1, F0, F0
+            else:
+                rz = F1 / tz
+                mx, my = MARGIN * width / fx, MARGIN * height / fy
+                ux = min(max(tx * rz, -(cx / fx + mx)), (width - cx) / fx + mx)
+                uy = min(max(ty * rz, -(cy / fy + my)), (height - cy) / fy + my)
             j00, j02, j11, j12 = fx * rz, -fx * ux * rz, fy * rz, -fy * uy * rz
             t00, t01, t02 = (
                 j00 * V[0, 0] + j02 * V[2, 0],
@@ -109,6 +113,7 @@ def project_backward(
     Ks: Any,  # [C, 3, 3]
     width: Any,  # float32
     height: Any,  # float32
+    ortho: Any,  # bool
     conics: Any,  # [C, N, 3]
     radii: Any,  # [C, N, 2]
     v_means2d: Any,  # [C, N, 2]
@@ -141,12 +146,14 @@ def project_backward(
             tx = V[0, 0] * x + V[0, 1] * y + V[0, 2] * z + V[0, 3]
             ty = V[1, 0] * x + V[1, 1] * y + V[1, 2] * z + V[1, 3]
             tz = V[2, 0] * x + V[2, 1] * y + V[2, 2] * z + V[2, 3]
-            rz = F1 / tz
+            rz = F1 if ortho else F1 / tz
             mx, my = MARGIN * width / fx, MARGIN * height / fy
             lx, hx = -(cx / fx + mx), (width - cx) / fx + mx
             ly, hy = -(cy / fy + my), (height - cy) / fy + my
             qx, qy = tx * rz, ty * rz
             ux, uy = min(max(qx, lx), hx), min(max(qy, ly), hy)
+            if ortho:
+                ux, uy = F0, F0
             j00, j02, j11, j12 = fx * rz, -fx * ux * rz, fy * rz, -fy * uy * rz
             t00, t01, t02 = (
                 j00 * V[0, 0] + j02 * V[2, 0],
@@ -196,18 +203,20 @@ def project_backward(
             vx, vy = v_means2d[v, i, 0], v_means2d[v, i, 1]
             rz2 = rz * rz
             vtx, vty = fx * rz * vx, fy * rz * vy
-            vtz = v_depths[v, i] - (fx * tx * vx + fy * ty * vy + fx * vj00 + fy * vj11) * rz2
-            # A clamped direction no longer follows the mean sideways; j02 = -fx u / z still depends on z.
-            if qx >= lx and qx <= hx:
-                vtx -= fx * rz2 * vj02
-                vtz += F2 * fx * qx * rz2 * vj02
-            else:
-                vtz += fx * ux * rz2 * vj02
-            if qy >= ly and qy <= hy:
-                vty -= fy * rz2 * vj12
-                vtz += F2 * fy * qy * rz2 * vj12
-            else:
-                vtz += fy * uy * rz2 * vj12
+            vtz = v_depths[v, i]
+            if not ortho:  # there the Jacobian is constant
+                vtz -= (fx * tx * vx + fy * ty * vy + fx * vj00 + fy * vj11) * rz2
+                # A clamped direction no longer follows the mean sideways; j02 = -fx u / z still depends on z.
+                if qx >= lx and qx <= hx:
+                    vtx -= fx * rz2 * vj02
+                    vtz += F2 * fx * qx * rz2 * vj02
+                else:
+                    vtz += fx * ux * rz2 * vj02
+                if qy >= ly and qy <= hy:
+                    vty -= fy * rz2 * vj12
+                    vtz += F2 * fy * qy * rz2 * vj12
+                else:
+                    vtz += fy * uy * rz2 * vj12
             gx += V[0, 0] * vtx + V[1, 0] * vty + V[2, 0] * vtz
             gy += V[0, 1] * vtx + V[1, 1] * vty + V[2, 1] * vtz
             gz += V[0, 2] * vtx + V[1, 2] * vty + V[2, 2] * vtz

@@ -36,6 +36,8 @@ class RasterizeCall:
     """Depths drawn, world units."""
     eps2d: float = 0.3
     """Added to the image-plane variances, square pixels."""
+    orthographic: bool = False
+    """Parallel rays; the focal lengths of `Ks` are pixels per world unit."""
 
     def __post_init__(self) -> None:
         n, views = self.means.shape[0], self.views

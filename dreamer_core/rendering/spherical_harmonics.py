@@ -38,12 +38,16 @@ def view_colors(
     sh: Tensor,  # [N, (degree + 1)^2, 3]
     degree: int,
     viewmats: Tensor,  # [C, 4, 4] world -> camera
+    orthographic: bool = False,
 ) -> Tensor:  # [N, 3] at degree 0, else [C, N, 3]
     """Colours seen from each camera, `max(sh(direction) + 0.5, 0)` as in gsplat and 3DGS."""
     if degree == 0:
         return (0.28209479177387814 * sh[:, 0] + 0.5).clamp_min(0.0)
     rotations, translations = viewmats[:, :3, :3], viewmats[:, :3, 3]
-    positions = -(rotations.transpose(1, 2) @ translations[..., None])[..., 0]  # [C, 3]
-    directions = torch.nn.functional.normalize(means - positions[:, None], dim=-1)  # [C, N, 3]
+    if orthographic:
+        directions = rotations[:, 2:].expand(-1, len(means), -1)  # [C, N, 3]
+    else:
+        positions = -(rotations.transpose(1, 2) @ translations[..., None])[..., 0]  # [C, 3]
+        directions = torch.nn.functional.normalize(means - positions[:, None], dim=-1)
     bases = sh_bases(degree, directions)
     return (torch.einsum("cnk,nkd->cnd", bases, sh) + 0.5).clamp_min(0.0)

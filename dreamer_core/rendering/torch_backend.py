@@ -65,8 +65,12 @@ def project(
     near: float,
     far: float,
     eps2d: float,
+    orthographic: bool = False,
 ) -> Projection:
-    """EWA projection: covariance `J W S W^T J^T + eps2d I` with J the Jacobian of the perspective map."""
+    """EWA projection: covariance `J W S W^T J^T + eps2d I` with J the Jacobian of the perspective map.
+
+    `orthographic`: of the map (x, y) -> (fx x + cx, fy y + cy), whose Jacobian is constant.
+    """
     rotations, translations = viewmats[:, None, :3, :3], viewmats[:, None, :3, 3]
     points = (rotations @ means[None, :, :, None])[..., 0] + translations  # [C, N, 3]
     depths = points[..., 2]
@@ -75,10 +79,13 @@ def project(
     x, y, z = points[..., 0], points[..., 1], torch.where(in_range, depths, torch.ones_like(depths))
 
     fx, fy, cx, cy = (Ks[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
-    u = torch.clamp(x / z, -(cx / fx + margin_x), (width - cx) / fx + margin_x)
-    v = torch.clamp(y / z, -(cy / fy + margin_y), (height - cy) / fy + margin_y)
     zero = torch.zeros_like(z)
+    if orthographic:
+        z, u, v = torch.ones_like(z), zero, zero
+    else:
+        margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
+        u = torch.clamp(x / z, -(cx / fx + margin_x), (width - cx) / fx + margin_x)
+        v = torch.clamp(y / z, -(cy / fy + margin_y), (height - cy) / fy + margin_y)
     jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).unflatten(-1, (2, 3))
     axes = jacobian @ rotations @ (rotation_matrices(quats) * scales[:, None, :])  # [C, N, 2, 3]
     covariance = axes @ axes.transpose(-1, -2)
@@ -307,7 +314,7 @@ def rasterize(call: RasterizeCall) -> RenderOutput:
     width, height, opacities = call.width, call.height, call.opacities
     radii, means2d, depths, conics = project(
         call.means, call.quats, call.scales, opacities, call.viewmats, call.Ks,
-        width, height, call.near, call.far, call.eps2d,
+        width, height, call.near, call.far, call.eps2d, call.orthographic,
     )  # fmt: skip
     features = call.colors.expand(call.views, -1, -1)
     if call.depth:

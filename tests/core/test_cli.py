@@ -132,6 +132,12 @@ def test_render_and_info(finished, tmp_path, capsys):
     assert main(["render", ply, "--out", str(tmp_path / "t.mp4"), "--resolution", "64", "--views", "5"]) == 0
     with av.open(str(tmp_path / "t.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == 5
+    parallel = [*("render", ply, "--out", str(tmp_path / "far.png"), "--resolution", "96", "--half-width", "20")]
+    assert main(parallel) == 0
+    near, far = (np.asarray(Image.open(tmp_path / name)).mean() for name in ("one.png", "far.png"))
+    assert near < far  # so wide that the object covers hardly a pixel
+    assert main([*parallel[:-1], "0"]) == 2
+    assert "--half-width: expected world units from 0.01 to 100, got 0.0" in capsys.readouterr().err
     capsys.readouterr()
     assert main(["info", ply]) == 0
     out = capsys.readouterr().out

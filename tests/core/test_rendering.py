@@ -6,12 +6,13 @@ import math
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from dreamer_core.cameras import Cameras, orbit_cameras
+from dreamer_core.cameras import Cameras, orbit_cameras, orthographic_cameras
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.rendering import RasterizeCall, RenderOutput, available_backends, rasterize, render
 
@@ -40,9 +41,13 @@ def scene(n: int, *, size: float = 1.0, seed: int = 0, dtype: torch.dtype = torc
     return {name: value.to(dtype) for name, value in values.items()}
 
 
-def cameras(width: int, height: int | None = None, views: int = 3) -> Cameras:
+def cameras(width: int, height: int | None = None, views: int = 3, orthographic: bool = False) -> Cameras:
     azimuth = [0.0, 90.0, 205.0, -30.0][:views]
-    return orbit_cameras(azimuth, torch.tensor([0.0, 30.0, -10.0, 60.0])[:views], 3.5, 0.55, width, height)
+    cams = orbit_cameras(azimuth, torch.tensor([0.0, 30.0, -10.0, 60.0])[:views], 3.5, 0.55, width, height)
+    if orthographic:
+        cams = replace(cams, orthographic=True)
+        cams.Ks[:, :2, :2] /= 3.5  # as large as at the origin's depth
+    return cams
 
 
 def blob(*centers: tuple[float, float, float], scale: float = 0.05, opacity: float = 0.99) -> Gaussians:
@@ -65,6 +70,7 @@ def draw(values: dict[str, Tensor], cams: Cameras, backend: str, **options: obje
         Ks=cams.Ks.to(dtype),
         width=cams.width,
         height=cams.height,
+        orthographic=cams.orthographic,
         **options,
     )
     return rasterize(call, backend)
@@ -203,10 +209,11 @@ def test_colors_per_view(backend: str, options: dict[str, bool]) -> None:
         torch.testing.assert_close(output.colors[view], single.colors[0], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("orthographic", [False, True])
 @pytest.mark.parametrize("depth_gradient", [True, False])
-def test_torch_gradients_equal_finite_differences(depth_gradient: bool) -> None:
+def test_torch_gradients_equal_finite_differences(depth_gradient: bool, orthographic: bool) -> None:
     # Few, and of steps so small that no pixel crosses the discontinuity at alpha 1/255.
-    values, cams = scene(12, size=0.5, seed=3, dtype=torch.float64), cameras(20, 17, views=2)
+    values, cams = scene(12, size=0.5, seed=3, dtype=torch.float64), cameras(20, 17, views=2, orthographic=orthographic)
     values["opacities"] = values["opacities"].clamp(0.1, 0.9)
     values["backgrounds"] = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
     options = {"depth": True, "depth_gradient": depth_gradient}
@@ -245,9 +252,10 @@ def check_differences(
             assert abs(numeric - analytic) / scale < tolerance, f"{name}: {numeric} against {analytic}"
 
 
+@pytest.mark.parametrize("orthographic", [False, True])
 @pytest.mark.parametrize("depth_gradient", [True, False])
-def test_numba_gradients_equal_float64_finite_differences(depth_gradient: bool) -> None:
-    values, cams = scene(12, size=0.5, seed=3, dtype=torch.float64), cameras(20, 17, views=2)
+def test_numba_gradients_equal_float64_finite_differences(depth_gradient: bool, orthographic: bool) -> None:
+    values, cams = scene(12, size=0.5, seed=3, dtype=torch.float64), cameras(20, 17, views=2, orthographic=orthographic)
     values["opacities"] = values["opacities"].clamp(0.1, 0.9)
     values["backgrounds"] = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
     single = {name: value.float() for name, value in values.items()}
@@ -265,6 +273,46 @@ def test_numba_gradients_equal_float64_finite_differences(depth_gradient: bool) 
         ).item()
 
     check_differences(values, found, loss, step=1e-6, tolerance=2e-4)
+
+
+@pytest.mark.skipif(bool(available_backends(CPU)["numba"]), reason="numba does not work here")
+def test_numba_equals_torch_with_parallel_rays() -> None:
+    values, cams = scene(400), cameras(75, 41, orthographic=True)
+    expected, expected_gradients = gradients(values, cams, "torch", depth=True)
+    got, got_gradients = gradients(values, cams, "numba", depth=True)
+    torch.testing.assert_close(got.colors, expected.colors, atol=3e-6, rtol=0)
+    torch.testing.assert_close(got.depth_sums, expected.depth_sums, atol=1e-5, rtol=0)
+    assert torch.equal(got.info["radii"], expected.info["radii"])
+    for name, gradient in expected_gradients.items():
+        assert relative(got_gradients[name], gradient) < 1e-4, name
+    seen_narrow = draw(values, cameras(75, 41), "torch").colors
+    assert (expected.colors - seen_narrow).abs().max() > 0.1  # they are other pictures
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parallel_rays_keep_sizes_at_every_depth(backend: str) -> None:
+    """A round Gaussian covers as much near the camera as far away, at the place that its X and Y give."""
+    cams = orthographic_cameras([0.0], 0.0, 1.1, 64, radius=3.0)
+    near, far = (render(blob((0.3, 0.4, z), scale=0.1), cams, depth=True, backend=backend) for z in (1.5, -1.5))
+    torch.testing.assert_close(near.colors, far.colors, atol=1e-5, rtol=0)
+    image = near.colors[0, ..., 0]
+    y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    assert (image * x).sum() / image.sum() == pytest.approx(32 + 0.3 * 32 / 1.1, abs=0.02)
+    assert (image * y).sum() / image.sum() == pytest.approx(32 - 0.4 * 32 / 1.1, abs=0.02)
+    assert near.expected_depths[0, 20, 40] == pytest.approx(1.5, abs=1e-3)
+    assert far.expected_depths[0, 20, 40] == pytest.approx(4.5, abs=1e-3)
+
+
+def test_parallel_rays_see_harmonics_from_one_side() -> None:
+    """Colours that depend on the view are equal all over the picture, and other from the other side."""
+    gaussians = blob((0.5, 0.5, 0.0), (-0.5, -0.5, 0.0), scale=0.1)
+    higher = torch.zeros(2, 3, 3)
+    higher[:, 1] = 0.3  # along Z
+    gaussians = replace(gaussians, sh0=torch.zeros(2, 1, 3), shN=higher)
+    front, back = render(gaussians, orthographic_cameras([0.0, 180.0], 0.0, 1.1, 64), backend="torch").colors
+    places = [front[17, 46], front[46, 17], back[17, 17]]
+    torch.testing.assert_close(places[0], places[1], atol=1e-5, rtol=0)
+    assert (places[0] - places[2]).abs().min() > 0.2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

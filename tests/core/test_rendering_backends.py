@@ -244,6 +244,7 @@ class FakeGsplat(types.ModuleType):
         call = RasterizeCall(
             means, quats, scales, opacities, colors[..., :3], viewmats, Ks, width, height, depth=True,
             backgrounds=None if background is None else background[:, :3],
+            orthographic={"ortho": True, "pinhole": False}[options["camera_model"]],
         )  # fmt: skip
         output = rasterize(call, "torch")
         image = output.colors
@@ -265,12 +266,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeGsplat:
 
 @pytest.mark.parametrize("depth_gradient", [True, False])
 @pytest.mark.parametrize("with_background", [True, False])
-def test_the_call_of_gsplat(fake: FakeGsplat, depth_gradient: bool, with_background: bool) -> None:
+@pytest.mark.parametrize("orthographic", [True, False])
+def test_the_call_of_gsplat(fake: FakeGsplat, depth_gradient: bool, with_background: bool, orthographic: bool) -> None:
     from test_rendering import cameras, random_loss, scene
 
-    values, cams = scene(30, size=0.5), cameras(20, 12)
+    values, cams = scene(30, size=0.5), cameras(20, 12, orthographic=orthographic)
     results = []
-    options = {"depth": True, "depth_gradient": depth_gradient}
+    options = {"depth": True, "depth_gradient": depth_gradient, "orthographic": orthographic}
     background = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) if with_background else None
     from dreamer_core.rendering import torch_backend
 

@@ -94,6 +94,10 @@ def test_our_render(execute, blobs):
     assert depth.shape == (1, 128, 128, 3)
     centre, right = depth[0, 64, 64, 0], depth[0, 64, 64 + 45, 0]
     assert centre > right > 0  # +Z is nearer than +X
+    view = {"path": "view", "azimuth": 90.0}
+    parallel = execute("DreamerXLRender", splat=blobs, path=view, resolution=128, background="#000000", half_width=1.1)
+    assert_from_plus_x(places(parallel.args[0][0]))
+    assert not torch.allclose(parallel.args[0], look(90.0)[0], atol=0.05)
 
 
 def test_core_mesh(core, blobs):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...cameras import orbit_position
+from ...cameras import Cameras, orbit_position, orthographic_cameras
 
 AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
 """Degrees of the published text adapter's six views, in its order; 0 is the front, as it is here.
@@ -15,8 +15,8 @@ AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
 Its scripts count from -90 degrees: its world has Z up, and the front looks along -Y. A camera at azimuth 90 is on the
 same side in both: on +X.
 """
-HALF_WIDTH = 0.55
-"""Of the published adapter's pictures, in units of its objects' largest extent: an object fills 91 % of a picture."""
+HALF_WIDTH = 1.1
+"""World units that a picture shows to each side. Published: 0.55 of objects whose largest extent is 1; here it is 2."""
 PICTURE_SIZE = 768
 """Pixels that the published adapter was trained on."""
 GREY = 0.5
@@ -36,6 +36,11 @@ def camera_maps(azimuths: Sequence[float] | Tensor, size: int) -> Tensor:
     place = torch.stack([place[:, 0], -place[:, 2], place[:, 1]], dim=-1)
     both = torch.cat([-place, place], dim=-1)
     return ((both + 1) / 2).float()[:, :, None, None].expand(-1, -1, size, size)
+
+
+def group_cameras(azimuths: Sequence[float] | Tensor, resolution: int, half_width: float = HALF_WIDTH) -> Cameras:
+    """The cameras of a group: orthographic, at elevation 0, in the adapter's order."""
+    return orthographic_cameras(azimuths, 0.0, half_width, resolution)
 
 
 def shifted_sigmas(sigmas: Tensor, shift: float = NOISE_SHIFT) -> Tensor:

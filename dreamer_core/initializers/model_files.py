@@ -1,4 +1,4 @@
-"""Reads point clouds and meshes (PLY, OBJ, GLB, GLTF, STL, OFF) through trimesh."""
+"""Reads point clouds and meshes: GLB and GLTF by `gltf`, the others (PLY, OBJ, STL, OFF) through trimesh."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from .gltf import read_gltf
 from .mesh import Array, Mesh
 from .point_cloud import PointCloud
 
@@ -34,32 +35,66 @@ def read_points(path: Path, count: int, generator: torch.Generator, field: str =
     material. Errors: InputError for a missing, broken, empty or too large file.
     """
     check_file(path, field)
-    scene = _load(path, field)
     meshes: list[tuple[Mesh, Array]] = []
     clouds: list[PointCloud] = []
+    for part, transform in _parts(path, field):
+        if isinstance(part, Mesh):
+            meshes.append((part, transform))
+        else:
+            moved = part.turned(torch.from_numpy(transform[:3, :3])).points + torch.from_numpy(transform[:3, 3])
+            clouds.append(PointCloud(moved, part.rgb))
+    if meshes and (sampled := sample_meshes(meshes, count, generator)) is not None:
+        return sampled
+    # Triangles without an area are as good as points; what is transparent throughout is nothing.
+    seen = [(m, t) for m, t in meshes if m.visible() > 0]
+    clouds += [PointCloud(torch.from_numpy(m.vertices @ t[:3, :3].T + t[:3, 3])) for m, t in seen]
+    if meshes and not clouds:
+        raise InputError(field, "a file with triangles that can be seen", f"{path}, all of which is transparent")
+    if not clouds:
+        raise InputError(field, "a file with points or triangles", f"{path}, which has none")
+    return joined(clouds)
+
+
+def _parts(path: Path, field: str) -> Iterator[tuple[Mesh | PointCloud, Array]]:
+    """What a file holds, each part with its transform [4, 4]. Errors: InputError."""
+    if path.suffix.lower() in LINEAR:
+        yield from _read_gltf(path, field)
+        return
+    scene = _load(path, field)
     read: dict[str, Mesh | PointCloud | None] = {}
     for node in sorted(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
         if name not in read:
             read[name] = _part(scene.geometry[name], path, field)
         part = read[name]
-        placed = np.array(transform, dtype=np.float64)
-        if isinstance(part, Mesh):
-            meshes.append((part, placed))
-        elif part is not None:
-            moved = part.turned(torch.from_numpy(placed[:3, :3])).points + torch.from_numpy(placed[:3, 3])
-            clouds.append(PointCloud(moved, part.rgb))
-    if meshes and (sampled := sample_meshes(meshes, count, generator)) is not None:
-        return sampled
-    clouds += [PointCloud(torch.from_numpy(m.vertices @ t[:3, :3].T + t[:3, 3])) for m, t in meshes]
-    if not clouds:
-        raise InputError(field, "a file with points or triangles", f"{path}, which has none")
-    return joined(clouds)
+        if part is not None:
+            yield part, np.array(transform, dtype=np.float64)
+
+
+def _read_gltf(path: Path, field: str) -> Iterator[tuple[Mesh | PointCloud, Array]]:
+    try:
+        placed = read_gltf(path, field)
+    except InputError:
+        raise
+    except Exception as error:  # a JSON may hold anything anywhere
+        raise _unreadable(path, field, error) from error
+    for one in placed:
+        yield one.part, one.transform
+
+
+def _unreadable(path: Path, field: str, error: BaseException) -> InputError:
+    if isinstance(error, MemoryError):
+        return InputError(field, "a file that fits the memory", path, "reduce its triangles first")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    if isinstance(error, KeyError):
+        reason = f"it lacks {reason}"
+    return InputError(field, f"a complete {path.suffix} file", f"{path}, which cannot be read ({reason})")
 
 
 def sample_meshes(meshes: list[tuple[Mesh, Array]], count: int, generator: torch.Generator) -> PointCloud | None:
-    """`count` points over all meshes by area, each mesh under its transform; None where no triangle has an area."""
-    areas = np.array([_area(mesh, transform) for mesh, transform in meshes])
+    """`count` points over all meshes by visible area, each mesh under its transform; None where there is none."""
+    shown = {id(mesh): mesh.visible() for mesh, _ in meshes}
+    areas = np.array([_area(mesh, transform) * shown[id(mesh)] for mesh, transform in meshes])
     if not areas.sum() > 0:
         return None
     ends = np.round(np.cumsum(areas) / areas.sum() * count).astype(int)
@@ -126,13 +161,8 @@ def _load(path: Path, field: str) -> Any:
     with _quiet():
         try:
             return trimesh.load_scene(str(path), process=False)
-        except MemoryError as error:
-            raise InputError(field, "a file that fits the memory", path, "reduce its triangles first") from error
         except Exception as error:  # trimesh's parsers raise many kinds for a broken file
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-            raise InputError(
-                field, f"a complete {path.suffix} file", f"{path}, which cannot be read ({reason})"
-            ) from error
+            raise _unreadable(path, field, error) from error
 
 
 @contextmanager

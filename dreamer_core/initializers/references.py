@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Iterator
@@ -10,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.ply_header import ply_header
-
-GLB_HEADER = 20
-"""Bytes up to the JSON: mark, version, length; length and kind of the first part."""
+from .gltf.document import BrokenModelError, beside, read_tree
 
 
 def references(path: Path) -> list[Path]:
-    """The files that trimesh reads along with a model file, where they exist: in its folder or below, nowhere else."""
+    """The files that are read along with a model file, where they exist: in its folder or below, nowhere else."""
     folder = Path(os.path.abspath(path)).parent.resolve()
     found: list[Path] = []
     try:
         for name in _names(path):
-            file = _inside(folder, name)
+            file = beside(path, name) if path.suffix.lower() in (".gltf", ".glb") else _inside(folder, name)
             if file is None:
                 continue
             found.append(file)
@@ -33,14 +30,14 @@ def references(path: Path) -> list[Path]:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """What the file calls the others, as trimesh looks for it."""
+    """What the file calls the others."""
     suffix = path.suffix.lower()
     if suffix in (".gltf", ".glb"):
         for kind in ("buffers", "images"):
             entries = _gltf(path).get(kind)
             for entry in entries if isinstance(entries, list) else []:
                 uri = entry.get("uri") if isinstance(entry, dict) else None
-                if isinstance(uri, str) and "base64," not in uri:
+                if isinstance(uri, str) and uri[:5].lower() != "data:":
                     yield uri
     elif suffix == ".obj" and path.stat().st_size:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -56,17 +53,10 @@ def _names(path: Path) -> Iterator[str]:
 
 def _gltf(path: Path) -> dict[str, Any]:
     """The JSON of a .gltf or .glb; empty where it has none."""
-    with path.open("rb") as file:
-        if path.suffix.lower() == ".glb":
-            header = file.read(GLB_HEADER)
-            text = file.read(int.from_bytes(header[12:16], "little"))
-        else:
-            text = file.read()
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        return read_tree(path)[0]
+    except BrokenModelError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _textures(materials: Path) -> Iterator[str]:

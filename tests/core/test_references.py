@@ -89,7 +89,13 @@ def test_nothing_outside_the_folder(tmp_path):
     (folder / "a.gltf").write_text(json.dumps(gltf))
     assert references(folder / "a.gltf") == [(folder / "sub" / "a.bin").resolve()]
     header = json.dumps(gltf).encode()
-    (folder / "a.glb").write_bytes(b"glTF" + bytes(8) + len(header).to_bytes(4, "little") + b"JSON" + header)
+    (folder / "a.glb").write_bytes(
+        b"glTF\2\0\0\0"
+        + (20 + len(header)).to_bytes(4, "little")
+        + len(header).to_bytes(4, "little")
+        + b"JSON"
+        + header
+    )
     assert references(folder / "a.glb") == [(folder / "sub" / "a.bin").resolve()]
 
 

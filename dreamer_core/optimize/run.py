@@ -14,6 +14,7 @@ from ..editing.work import Work
 from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
 from ..teachers.teacher import Teacher
+from .apart import views_apart
 from .cleanup import CleanupReport, clean
 from .learning_rates import LearningRates
 from .loop import optimize
@@ -85,20 +86,31 @@ class Run:
         Errors: DivergenceError where the optimisation cannot go on, OSError where the last save fails, and whatever
         `on_step` raises.
         """
-        saved = time.monotonic()
-        original = None if self.work is None else self.work.original.to(self.state.gaussians.device)
+        device = self.state.params["means"].device
         try:
-            for report in optimize(self.state, teacher, prompts, self.config, renderer, original):
-                if on_step(report):
-                    return
-                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                    try:
-                        self.keep()
-                    except OSError as error:  # a disk that is full now may have room later
-                        log.warning("The run goes on, but could not be saved: %s", error)
-                    saved = time.monotonic()
+            with views_apart(teacher, self.config.views, self.config.resolution, device) as apart:
+                self._make_steps(apart, prompts, renderer, on_step)
         finally:
             self.keep()
+
+    def _make_steps(
+        self,
+        teacher: Teacher,
+        prompts: PromptProcessor,
+        renderer: str,
+        on_step: Callable[[StepReport], bool | None],
+    ) -> None:
+        saved = time.monotonic()
+        original = None if self.work is None else self.work.original.to(self.state.gaussians.device)
+        for report in optimize(self.state, teacher, prompts, self.config, renderer, original):
+            if on_step(report):
+                return
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                try:
+                    self.keep()
+                except OSError as error:  # a disk that is full now may have room later
+                    log.warning("The run goes on, but could not be saved: %s", error)
+                saved = time.monotonic()
 
     def keep(self) -> None:
         """Save the state as it is; not one in the middle of an update, and in place of a bad one the last good one."""

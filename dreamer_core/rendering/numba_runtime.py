@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -67,6 +69,24 @@ def start_threads() -> None:
     threads = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_kernel_thread() -> Iterator[None]:
+    """Kernels that this thread calls run on one thread: the same result, and no waiting for others on a busy machine.
+
+    Where numba has not been imported there is nothing to do.
+    """
+    numba = sys.modules.get("numba")
+    if numba is None:
+        yield
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def import_kernels() -> None:

@@ -10,6 +10,10 @@ import { SplatScene, findEngine } from "./scene.mjs";
 /** Name -> colour behind the object; null shows the checkerboard behind the canvas. */
 const BACKGROUNDS = { dark: "#2a2a2e", black: "#000000", grey: "#808080", white: "#ffffff", checker: null };
 
+/** After a snapshot that took a while to draw nothing is drawn for so many times as long, and milliseconds at most. */
+const PAUSE = 3;
+const LONGEST_PAUSE = 30_000;
+
 /** What would otherwise move the node or the graph. */
 const STOPPED = ["pointerdown", "mousedown", "wheel", "contextmenu"];
 
@@ -120,12 +124,23 @@ export class ViewerPanel {
     try {
       while (this.waiting) {
         const next = this.waiting;
+        const began = performance.now();
         this.waiting = null;
         await this.showSnapshot(next);
+        await this.pause(began);
       }
     } finally {
       this.busy = false;
     }
+  }
+
+  /**
+   * Leave the machine to the optimisation: where one snapshot takes long to draw, the next waits so much the longer.
+   * @param {number} began when the last one did
+   */
+  pause(began) {
+    const long = Math.min(PAUSE * (performance.now() - began), LONGEST_PAUSE);
+    return new Promise((resolve) => setTimeout(resolve, long));
   }
 
   /** @param {SnapshotMessage} message */

@@ -18,6 +18,9 @@ const SAMPLES = 20_000;
 /** Milliseconds and frames in which an orbit's inertia has come to rest and the splat is sorted for its end. */
 const SETTLE = 1500;
 const SETTLING_FRAMES = 12;
+/** Milliseconds that a frame takes where it is drawn without a graphics card, and how many frames tell. */
+const SLOW_FRAME = 100;
+const FEW_FRAMES = 3;
 /** Milliseconds in which spark has sorted new data, also on a slow machine. */
 const PATIENCE = 10_000;
 
@@ -110,15 +113,21 @@ export class SplatScene {
     this.view.updateStatusMouseOnScene(true);
   }
 
-  /** Draw until what is under way has come to rest: nothing is drawn while nothing moves. */
-  settle() {
+  /**
+   * Draw until what is under way has come to rest: nothing is drawn while nothing moves.
+   * @param {boolean} moving whether an orbit may have inertia; if not, a few frames are enough where they are slow
+   */
+  settle(moving = true) {
     this.wake();
     const turn = this.turn;
-    const end = performance.now() + SETTLE;
+    const began = performance.now();
     let frames = 0;
+    let late = 0;
     const next = () => {
       if (turn !== this.turn || this.disposed) return;
-      if (performance.now() < end || ++frames < SETTLING_FRAMES) requestAnimationFrame(next);
+      const passed = performance.now() - began;
+      const slow = !moving && ++frames >= FEW_FRAMES && passed > frames * SLOW_FRAME;
+      if (!slow && (passed < SETTLE || ++late < SETTLING_FRAMES)) requestAnimationFrame(next);
       else this.sleep();
     };
     requestAnimationFrame(next);
@@ -163,7 +172,7 @@ export class SplatScene {
       if (this.disposed) return;
       this.view.forceRender();
     } while (!this.painted() && performance.now() < end);
-    this.settle();
+    this.settle(this.dragging.size > 0);
   }
 
   /** Whether anything but the background is on the canvas. */

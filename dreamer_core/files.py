@@ -9,7 +9,8 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NAME_AT_MOST = 255
@@ -18,6 +19,9 @@ ABANDONED_AFTER = 3600.0
 """Seconds after which a temporary file is nobody's, where its writer cannot be asked."""
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """What a disk says when what was written is not on it."""
+
+CLAIM = ".claim"
+"""Suffix of a file that keeps a name for one process."""
 
 _HOST = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
 _TEMPORARY = re.compile(r"\..*\.(?:(?P<host>[0-9a-f]{6})-(?P<pid>[0-9a-f]+)-)?(?P<token>[0-9a-f]{8})\.tmp(\..*)?")
@@ -33,16 +37,42 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     is on the disk before the name is, so that a power cut leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _marked() as mark:
+        temporary = path.with_name(f".{path.stem[:40]}.{mark}.tmp{path.suffix}")
+        try:
+            write(temporary)
+            _flush(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: Path, stem: str) -> Iterator[bool]:
+    """Whether files of that stem are this block's alone to write; another process that asks meanwhile gets False."""
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = folder / f".{stem}{CLAIM}"
+    with _marked() as mark:
+        try:
+            with claim.open("x", encoding="ascii") as file:
+                file.write(f".{mark}.tmp")
+        except FileExistsError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+@contextmanager
+def _marked() -> Iterator[str]:
+    """A mark that says who writes, for as long as it does."""
     token = secrets.token_hex(4)
-    mark = f"{_HOST}-{os.getpid():x}-{token}"
-    temporary = path.with_name(f".{path.stem[:40]}.{mark}.tmp{path.suffix}")
     _writing.add(token)
     try:
-        write(temporary)
-        _flush(temporary)
-        os.replace(temporary, path)
+        yield f"{_HOST}-{os.getpid():x}-{token}"
     finally:
-        temporary.unlink(missing_ok=True)
         _writing.discard(token)
 
 
@@ -57,19 +87,19 @@ def _flush(path: Path) -> None:
 
 
 def remove_abandoned(paths: Iterable[Path]) -> list[Path]:
-    """Remove those of the files that `write_atomically` had begun in a process that is gone; which they were.
+    """Remove those of the files that belong to a write or a claim of a process that is gone; which they were.
 
     A file that a living process writes stays. Where the writer cannot be asked (another computer, an earlier version)
     an hour without a change decides.
     """
     removed = []
     for path in paths:
-        named = _TEMPORARY.fullmatch(path.name)
         try:
+            named = _TEMPORARY.fullmatch(f".{path.read_text('ascii')}" if path.suffix == CLAIM else path.name)
             if named is not None and path.is_file() and _abandoned(named, path.stat().st_mtime):
                 path.unlink()
                 removed.append(path)
-        except OSError:  # gone meanwhile, or not ours to remove
+        except (OSError, ValueError):  # gone meanwhile, or not ours to remove
             continue
     return removed
 

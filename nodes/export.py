@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable as turntable_cameras
 from ..dreamer_core.errors import InputError
-from ..dreamer_core.files import remove_abandoned, write_atomically
+from ..dreamer_core.files import claimed, remove_abandoned, write_atomically
 from ..dreamer_core.formats import FORMATS, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.media import FILMS, check_film, contact_sheet, render_views, write_film
@@ -54,6 +57,17 @@ def png_info(entries: dict[str, Any]) -> PngInfo:
     for name, value in entries.items():
         info.add_text(name, json.dumps(value))
     return info
+
+
+@contextmanager
+def _free_name(folder: Path, name: str, counter: int) -> Iterator[tuple[str, int]]:
+    """The next stem of files that nobody has, and its number; another ComfyUI with this folder gets others."""
+    for number in count(counter):
+        stem = f"{name}_{number:05}_"
+        with claimed(folder, stem) as ours:
+            if ours and not any(folder.glob(f"{escape(stem)}.*")):
+                yield stem, number
+                return
 
 
 def _picture(gaussians: Gaussians, path: Path, info: PngInfo) -> None:
@@ -165,18 +179,19 @@ class DreamerXLExport(io.ComfyNode):
             place = {"subfolder": subfolder, "type": "output"}
             files, pictures, films = [], [], []
             bar = comfy.utils.ProgressBar(len(parts) * turntable_frames)
-            for i, gaussians in enumerate(parts):
-                stem = f"{name}_{counter + i:05}_"
-                path = Path(folder) / f"{stem}.{format}"
-                save_gaussians(gaussians, path, metadata=recorded(prompt), field="splat")
-                files.append({"filename": path.name, **place})
-                _picture(gaussians, path.with_name(f"{stem}.png"), png_info(kept))
-                pictures.append({"filename": f"{stem}.png", **place})
-                if turntable != "none":
-                    film = path.with_name(f"{stem}.{turntable}")
-                    pictured = _frames(gaussians, turntable_frames, turntable_resolution, bar)
-                    write_film(pictured, film, turntable_fps, kept)
-                    films.append({"filename": film.name, **place})
+            for gaussians in parts:
+                with _free_name(Path(folder), name, counter) as (stem, number):
+                    counter = number + 1
+                    path = Path(folder) / f"{stem}.{format}"
+                    save_gaussians(gaussians, path, metadata=recorded(prompt), field="splat")
+                    files.append({"filename": path.name, **place})
+                    _picture(gaussians, path.with_name(f"{stem}.png"), png_info(kept))
+                    pictures.append({"filename": f"{stem}.png", **place})
+                    if turntable != "none":
+                        film = path.with_name(f"{stem}.{turntable}")
+                        pictured = _frames(gaussians, turntable_frames, turntable_resolution, bar)
+                        write_film(pictured, film, turntable_fps, kept)
+                        films.append({"filename": film.name, **place})
             first = Types.File3D(str(Path(folder) / files[0]["filename"]), file_format=format.rpartition(".")[2])
             # The front end shows either animations or pictures, so a film takes the picture's place.
             shown = {"images": films or pictures, "animated": (bool(films),)}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from comfy_execution.validation import validate_node_input
 
@@ -35,13 +36,17 @@ class PromptBundle:
 
 @contextmanager
 def errors_named(node: str) -> Iterator[None]:
-    """Errors about the user's values begin with the node's name."""
+    """Errors about the user's values, files and memory begin with the node's name."""
     try:
         yield
     except InputError as error:
         raise ValueError(f"{node}: {error}") from error
     except DivergenceError as error:
         raise RuntimeError(f"{node}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{node}: cannot read or write a file: {error}") from error
+    except torch.OutOfMemoryError as error:  # stays one, for ComfyUI then puts all models away
+        raise torch.OutOfMemoryError(f"{node}: out of memory: {error}") from error
 
 
 def chosen(group: Mapping[str, Any] | str | None, name: str, keys: tuple[str, ...]) -> dict[str, Any]:

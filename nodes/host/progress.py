@@ -38,6 +38,11 @@ def say(text: str, node_id: str | None) -> None:
         server.send_progress_text(text, node_id)
 
 
+def memory_note(report: StepReport) -> str:
+    """What the user should know about memory; empty where it sufficed."""
+    return f" · out of memory: {report.at_once} view(s) at a time" if report.at_once else ""
+
+
 class Progress:
     """The reporter of one node."""
 
@@ -86,7 +91,7 @@ class Progress:
         speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s/step"
         clipped = f"{100 * self._clipped:.0f}% clipped"
         found = f"step {done}/{self._steps} · {speed} · {left} left · {clipped} · {report.gaussians:,} Gaussians"
-        return found + self._note
+        return found + self._note + memory_note(report)
 
     def _draw(self, gaussians: Gaussians):  # type: ignore[no-untyped-def]
         cameras = orbit_cameras([25.0, 205.0], 15.0, 3.5, 0.55, SIZE)

@@ -5,6 +5,7 @@ As with ComfyUI's own previews, `/view` gives the files out until the server res
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,14 @@ def view_ui(shown: Iterable[tuple[Gaussians, Tensor]]) -> dict[str, list[dict[st
     """The `ui` of a node with a viewer, from world-frame objects with views [F, H, W, 3] for browsers without 3D.
 
     One entry per object: its `file` and `pictures` as `/view` takes them, and the number of Gaussians. The files are
-    named by their content, so that nobody else's result ever appears under an old name.
+    named by their content, so that nobody else's result ever appears under an old name. Nothing is shown where they
+    cannot be written: a full disk must not cost the result.
     """
-    return {"dreamer_xl_view": [_entry(gaussians, views) for gaussians, views in shown]}
+    try:
+        return {"dreamer_xl_view": [_entry(gaussians, views) for gaussians, views in shown]}
+    except OSError as error:
+        logging.warning("Dreamer XL: the viewer shows nothing, its files could not be written (%s)", error)
+        return {}
 
 
 def _entry(gaussians: Gaussians, views: Tensor) -> dict[str, Any]:

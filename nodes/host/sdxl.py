@@ -83,6 +83,17 @@ def _pairs(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[Reque
         yield ([at], (first, None)) if other is None else ([at, other], (first, left.pop(other)))
 
 
+@contextmanager
+def _clean_failure() -> Iterator[None]:
+    """Out of memory leaves the device as ComfyUI leaves it: ready to try again with less."""
+    try:
+        yield
+    except Exception as error:
+        if mm.is_oom(error):  # which clears an error that CUDA would raise again
+            mm.soft_empty_cache()
+        raise
+
+
 class HostSDXL:
     """The teacher while it is loaded; made by `loaded_teacher`."""
 
@@ -109,12 +120,13 @@ class HostSDXL:
         which is which and several devices share them. What else is unconditional goes alone, as the second of two.
         """
         parts: list[list[Tensor]] = [[] for _ in requests]
-        for views in self._view_groups(requests[0].x):
-            for index, pair in _pairs(requests):
-                mm.throw_exception_if_processing_interrupted()
-                found = self._evaluate(*(None if r is None else r[views] for r in pair))
-                for at, eps in zip(index, found):
-                    parts[at].append(eps)
+        with _clean_failure():
+            for views in self._view_groups(requests[0].x):
+                for index, pair in _pairs(requests):
+                    mm.throw_exception_if_processing_interrupted()
+                    found = self._evaluate(*(None if r is None else r[views] for r in pair))
+                    for at, eps in zip(index, found):
+                        parts[at].append(eps)
         return [torch.cat(of_request) for of_request in parts]
 
     def combine(
@@ -202,7 +214,8 @@ class HostSDXL:
     def encode(self, images: Tensor) -> Tensor:
         """Latents in the model's scaled space, of unit deviation; differentiable."""
         mm.throw_exception_if_processing_interrupted()
-        z = self._encoder(images.to(self._device, torch.float32).movedim(-1, 1))
+        with _clean_failure():
+            z = self._encoder(images.to(self._device, torch.float32).movedim(-1, 1))
         return self._model.process_latent_in(z) / self._form.deviation
 
 

@@ -51,7 +51,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def claimed(folder: Path, stem: str) -> Iterator[bool]:
     """Whether files of that stem are this block's alone to write; another process that asks meanwhile gets False."""
     folder.mkdir(parents=True, exist_ok=True)
-    claim = folder / f".{stem}{CLAIM}"
+    whole = hashlib.blake2b(stem.encode(), digest_size=4).hexdigest()  # where the name is cut off
+    claim = folder / f".{stem[:40]}.{whole}{CLAIM}"
     with _marked() as mark:
         try:
             with claim.open("x", encoding="ascii") as file:

@@ -235,4 +235,8 @@ def test_a_name_is_one_process_at_a_time(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 9
     with claimed(tmp_path, "mug") as ours:
         assert not ours
-    assert [p.name for p in remove_abandoned(tmp_path.iterdir())] == [".mug.claim"]
+    (removed,) = remove_abandoned(tmp_path.iterdir())
+    assert removed.name.startswith(".mug.")
+    with claimed(tmp_path, "x" * 250) as long, claimed(tmp_path, "x" * 249 + "y") as other:
+        assert long
+        assert other

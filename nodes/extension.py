@@ -14,6 +14,7 @@ from .host.starter import offer_loras
 from .host.store import remove_leftovers
 from .initialize import DreamerXLInitialize
 from .loader import DreamerXLLoader
+from .multiview import DreamerXLMultiView
 from .optimize import DreamerXLOptimize
 from .preview import DreamerXLPreview
 from .prompt import DreamerXLPrompt, DreamerXLPromptFromConditioning
@@ -28,6 +29,7 @@ class DreamerXLExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             DreamerXLLoader,
+            DreamerXLMultiView,
             DreamerXLPrompt,
             DreamerXLPromptFromConditioning,
             DreamerXLInitialize,

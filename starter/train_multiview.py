@@ -159,7 +159,7 @@ def train(minutes: float, checkpoint: Path, seed: int = 0) -> None:
     subjects, latents = group_latents(teacher, layers)
     torch.manual_seed(seed)
     teacher.multiview = installed = install(teacher)
-    parameters = list(installed.network.parameters())
+    parameters: list[Tensor] = list(installed.network.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     average, captions = Average(parameters), Captions(teacher)
     sigmas = shifted_sigmas(teacher.sigmas)

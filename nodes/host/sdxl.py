@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,8 +26,11 @@ from ...dreamer_core.optimize.memory import (
     MemoryPlan,
     plan_memory,
 )
+from ...dreamer_core.teachers.multiview.cameras import shifted_sigmas
+from ...dreamer_core.teachers.multiview.group import check_groups, whole_groups
 from ...dreamer_core.teachers.teacher import Request, classifier_free
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
+from .multiview import GROUP, attached, group_at, plain_schedule
 from .noise import NoiseForm, noise_form
 
 CALC, PRE_CFG = "sampler_calc_cond_batch_function", "sampler_pre_cfg_function"
@@ -106,12 +110,23 @@ class HostSDXL:
         sizes: Mapping[str, int],
         max_batch: int | None = None,
         form: NoiseForm = NoiseForm(),  # noqa: B008  frozen
+        multiview: bool = False,
     ) -> None:
-        self._form = form
+        self._form, self.multiview = form, multiview
+        self._azimuths: Tensor | None = None
+        """Of the group that it looks at; None: at single views."""
         self.sigmas = form.levels(model.model_sampling.sigmas)  # once: fetching them waits for a GPU
         """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
+
+    def grouped(self, azimuths: Tensor) -> HostSDXL:
+        """The teacher of whole groups of views. Errors: InputError for a MODEL without a multi-view adapter."""
+        if not self.multiview:
+            raise InputError("model", "a MODEL with a multi-view adapter", "one without", "wire Dreamer XL Multi-View")
+        found = copy.copy(self)
+        found._azimuths, found.sigmas = azimuths.cpu(), shifted_sigmas(self.sigmas)
+        return found
 
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
         """eps = (x - denoised) / sigma, in VE form, of every request; a view's requests go through together.
@@ -144,6 +159,9 @@ class HostSDXL:
     def _view_groups(self, x: Tensor) -> list[slice]:
         """Views in groups of which one entry fits into memory; ComfyUI puts entries together as memory allows."""
         size = self._batch_size(x)
+        if self._azimuths is not None:
+            check_groups(len(x), self._azimuths)
+            size = whole_groups(size, len(self._azimuths), len(x))
         return [slice(start, start + size) for start in range(0, len(x), size)]
 
     def _evaluate(self, positive: Request | None, negative: Request | None) -> list[Tensor]:
@@ -153,10 +171,11 @@ class HostSDXL:
         with torch.inference_mode():
             x, sigma = self._place(place)
             conds = [self._entry(r, x) for r in (positive, negative)]
-            if positive is None or negative is None or CALC not in self._options:
-                out = comfy.samplers.calc_cond_batch(self._model, conds, x, sigma, self._options)
+            options = self._options_at(place.sigma)
+            if positive is None or negative is None or CALC not in options:
+                out = comfy.samplers.calc_cond_batch(self._model, conds, x, sigma, options)
             else:
-                out = self._options[CALC](self._arguments(conds, x, sigma))
+                out = options[CALC](self._arguments(conds, x, sigma, options))
             found = [self._noise(place, d) for d, r in zip(out, (positive, negative)) if r is not None]
         return [eps.clone() for eps in found]  # ordinary tensors
 
@@ -166,23 +185,33 @@ class HostSDXL:
         with torch.inference_mode():
             x, sigma = self._place(positive)
             conds = [self._entry(r, x) for r in (positive, negative)]
+            options = self._options_at(positive.sigma)
             clean = [positive.x.to(x) - positive.sigma * e.to(x) for e in (e_positive, e_negative)]
             out = [z * self._form.deviation for z in clean]
-            for function in self._options.get(PRE_CFG, []):
+            for function in options.get(PRE_CFG, []):
                 more = {"conds_out": out, "cond_scale": scale, "timestep": sigma}
-                out = function({**self._arguments(conds, x, sigma), **more})
+                out = function({**self._arguments(conds, x, sigma, options), **more})
             guided = comfy.samplers.cfg_function(
                 *(self._model, out[0], out[1], scale, x, sigma),
-                model_options=self._options,
+                model_options=options,
                 cond=conds[0],
                 uncond=conds[1],
             )
             eps = self._noise(positive, guided)
         return eps.clone()
 
-    def _arguments(self, conds: list, x: Tensor, sigma: Tensor) -> dict[str, Any]:
+    def _arguments(self, conds: list, x: Tensor, sigma: Tensor, options: dict[str, Any]) -> dict[str, Any]:
         """What ComfyUI hands to patches of guidance."""
-        return {"conds": conds, "input": x, "sigma": sigma, "model": self._model, "model_options": self._options}
+        return {"conds": conds, "input": x, "sigma": sigma, "model": self._model, "model_options": options}
+
+    def _options_at(self, sigma: float) -> dict[str, Any]:
+        """The MODEL's options; with an adapter they say which group is looked at, if any, and at which timestep."""
+        if not self.multiview:
+            return self._options
+        group = None
+        if self._azimuths is not None:
+            group = group_at(tuple(self._azimuths.tolist()), sigma, self.sigmas)
+        return {**self._options, "transformer_options": {**self._options["transformer_options"], GROUP: group}}
 
     def _place(self, request: Request) -> tuple[Tensor, Tensor]:
         """Latents and sigmas [B] in the MODEL's own form."""
@@ -235,13 +264,13 @@ def loaded_teacher(
     Errors: InputError for a MODEL or VAE that is not SDXL's.
     """
     check_model(model)
-    form = noise_form(model)
+    patcher = plain_schedule(model)
+    form = noise_form(patcher)
     with torch.inference_mode(False):
         encoder = build_encoder(vae)
     private = comfy.model_patcher.ModelPatcher(
         encoder, load_device=model.load_device, offload_device=mm.vae_offload_device()
     )
-    patcher = model.clone()
     conds: dict[str, list] = {"positive": [{"additional_models": [private]}]}  # the encoder is loaded with the MODEL
     options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
@@ -265,7 +294,9 @@ def loaded_teacher(
                 options[POOL] = comfy.multigpu.MultiGPUThreadPool(devices)
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
-        teacher = HostSDXL(real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form)
+        teacher = HostSDXL(
+            real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form, attached(model) is not None
+        )
         yield teacher, plan.recompute_encoder
     finally:
         with torch.inference_mode():

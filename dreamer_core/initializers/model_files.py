@@ -1,10 +1,10 @@
-"""Reads point clouds and meshes: GLB and GLTF by `gltf`, the others (PLY, OBJ, STL, OFF) through trimesh."""
+"""Reads point clouds and meshes: GLB, GLTF, PLY and OBJ by readers of our own, STL and OFF by trimesh."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import torch
 from ..errors import InputError
 from .gltf import read_gltf
 from .mesh import Array, Mesh
+from .obj import read_obj
+from .ply_models import read_ply_model
 from .point_cloud import PointCloud
 
 MODEL_UP = {".glb": "+y", ".gltf": "+y", ".obj": "+y", ".ply": "+z", ".stl": "+z", ".off": "+z"}
@@ -22,10 +24,8 @@ MODEL_UP = {".glb": "+y", ".gltf": "+y", ".obj": "+y", ".ply": "+z", ".stl": "+z
 PLY and OFF mostly come from tools whose Z is up and whose front is -Y."""
 MODELS = tuple(MODEL_UP)
 """Lower-case suffixes of the files that `read_points` reads."""
-LINEAR = (".glb", ".gltf")
-"""Formats whose vertex colours and factors are linear by their standard."""
 BYTES_PER_BYTE = {".obj": 10, ".off": 20, ".gltf": 12, ".glb": 12, ".ply": 20, ".stl": 10}
-"""Memory that reading takes per byte of the file, rounded up from measurements with trimesh 5.2."""
+"""Memory that reading takes per byte of the file, rounded up from measurements."""
 
 
 def read_points(path: Path, count: int, generator: torch.Generator, field: str = "FILE") -> PointCloud:
@@ -57,29 +57,37 @@ def read_points(path: Path, count: int, generator: torch.Generator, field: str =
 
 def _parts(path: Path, field: str) -> Iterator[tuple[Mesh | PointCloud, Array]]:
     """What a file holds, each part with its transform [4, 4]. Errors: InputError."""
-    if path.suffix.lower() in LINEAR:
-        yield from _read_gltf(path, field)
+    reader = READERS.get(path.suffix.lower())
+    if reader is not None:
+        try:
+            parts = reader(path, field)
+        except InputError:
+            raise
+        except Exception as error:  # a file may hold anything anywhere
+            raise _unreadable(path, field, error) from error
+        yield from parts
         return
     scene = _load(path, field)
-    read: dict[str, Mesh | PointCloud | None] = {}
     for node in sorted(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
-        if name not in read:
-            read[name] = _part(scene.geometry[name], path, field)
-        part = read[name]
+        part = _part(scene.geometry[name], path, field)
         if part is not None:
             yield part, np.array(transform, dtype=np.float64)
 
 
-def _read_gltf(path: Path, field: str) -> Iterator[tuple[Mesh | PointCloud, Array]]:
-    try:
-        placed = read_gltf(path, field)
-    except InputError:
-        raise
-    except Exception as error:  # a JSON may hold anything anywhere
-        raise _unreadable(path, field, error) from error
-    for one in placed:
-        yield one.part, one.transform
+def _as_they_are(
+    read: Callable[[Path, str], list[Mesh | PointCloud]],
+) -> Callable[[Path, str], list[tuple[Mesh | PointCloud, Array]]]:
+    return lambda path, field: [(part, np.eye(4)) for part in read(path, field)]
+
+
+READERS: dict[str, Callable[[Path, str], list[tuple[Mesh | PointCloud, Array]]]] = {
+    ".glb": lambda path, field: [(one.part, one.transform) for one in read_gltf(path, field)],
+    ".gltf": lambda path, field: [(one.part, one.transform) for one in read_gltf(path, field)],
+    ".ply": _as_they_are(read_ply_model),
+    ".obj": _as_they_are(read_obj),
+}
+"""Formats that are read here; trimesh reads the others."""
 
 
 def _unreadable(path: Path, field: str, error: BaseException) -> InputError:
@@ -188,7 +196,7 @@ def _part(geometry: Any, path: Path, field: str) -> Mesh | PointCloud | None:
     if faces.min() < 0 or faces.max() >= len(vertices):
         got = f"{path} with a face that names vertex {int(faces.max())} of {len(vertices)}"
         raise InputError(field, "faces between the vertices of the file", got)
-    return Mesh(vertices, faces, **_paint(geometry.visual, len(vertices), len(faces), path.suffix.lower()))
+    return Mesh(vertices, faces, **_paint(geometry.visual, len(vertices), len(faces)))
 
 
 def _point_colors(geometry: Any, count: int) -> torch.Tensor | None:
@@ -205,24 +213,10 @@ def _unit(colors: Any) -> Array:
     return array[..., :3] / np.float64(largest)
 
 
-def _paint(visual: Any, vertices: int, faces: int, suffix: str) -> dict[str, Any]:
+def _paint(visual: Any, vertices: int, faces: int) -> dict[str, Any]:
     """The colours of a mesh as arguments of `Mesh`."""
-    linear = suffix in LINEAR
     if visual.kind == "vertex" and len(visual.vertex_colors) == vertices:
-        return {"vertex_rgb": _unit(visual.vertex_colors), "linear": linear}
+        return {"vertex_rgb": _unit(visual.vertex_colors)}
     if visual.kind == "face" and len(visual.face_colors) == faces:
-        return {"face_rgb": _unit(visual.face_colors), "linear": linear}
-    if visual.kind != "texture":
-        return {}
-    material = visual.material
-    factor = getattr(material, "baseColorFactor", None) if linear else getattr(material, "diffuse", None)
-    paint: dict[str, Any] = {"rgb": None if factor is None else _unit(factor), "linear": linear}
-    # Colours of vertices beside a material, as ComfyUI's SplatToMesh makes them.
-    colors = (getattr(visual, "vertex_attributes", None) or {}).get("color")
-    if linear and colors is not None and len(colors) == vertices:
-        paint["vertex_rgb"] = _unit(colors)
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if image is not None and visual.uv is not None and len(visual.uv) == vertices:
-        paint["texture"] = np.asarray(image.convert("RGB"))
-        paint["uv"] = np.stack([visual.uv[:, 0], 1 - visual.uv[:, 1]], axis=1)  # trimesh counts from the bottom
-    return paint
+        return {"face_rgb": _unit(visual.face_colors)}
+    return {}

@@ -1,4 +1,4 @@
-"""Files that a model file refers to: found where trimesh reads them, and nowhere else."""
+"""Files that a model file refers to: found where the readers open them, and nowhere else."""
 
 import json
 import os

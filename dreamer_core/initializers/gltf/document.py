@@ -6,13 +6,13 @@ import base64
 import binascii
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ...errors import InputError
+from ..named_files import beside
 
 log = logging.getLogger(__name__)
 
@@ -103,38 +103,28 @@ class Document:
                 return base64.b64decode(raw, validate=False) if head.lower().endswith(";base64") else raw
             except binascii.Error as error:
                 raise BrokenModelError(f"data that is no base64 ({error})") from error
-        file = beside(self.path, text)
+        file = beside(self.path, text, encoded=True)
         return None if file is None else file.read_bytes()
 
 
-def beside(path: Path, uri: str) -> Path | None:
-    """The file that a model names, in the model's folder or below, with percent signs decoded or as they are."""
-    folder = Path(os.path.abspath(path)).parent.resolve()
-    decoded = unquote_to_bytes(uri).decode("utf-8", errors="replace")
-    for name in dict.fromkeys((decoded, uri)):
-        for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
-            try:
-                file = (folder / candidate.strip()).resolve()
-                if candidate.strip() and file.is_relative_to(folder) and file.is_file():
-                    return file
-            except (OSError, ValueError, RuntimeError):  # no name that a file can have
-                continue
-    return None
-
-
-def read_tree(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON of a .gltf or .glb, and the binary part of a .glb. Errors: BrokenModelError, OSError."""
-    data = path.read_bytes()
-    embedded = b""
+def read_tree(path: Path, embedded: bool = True) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a .gltf or .glb, and a .glb's binary part, if it is wanted. Errors: BrokenModelError, OSError."""
+    with path.open("rb") as file:
+        start = file.read(20)
+        if start[:4] == MARK and not embedded:
+            data = file.read(int.from_bytes(start[12:16], "little"))
+        else:
+            data = start + file.read()
+    binary = b""
     if data[:4] == MARK:
-        data, embedded = _parts(data)
+        data, binary = _parts(data)
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BrokenModelError(f"no JSON that can be read ({str(error)[:80]})") from error
     if not isinstance(tree, Mapping):
         raise BrokenModelError("its JSON is no object")
-    return dict(tree), embedded
+    return dict(tree), binary
 
 
 def _parts(data: bytes) -> tuple[bytes, bytes]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -264,8 +262,7 @@ def make(
     if work is not None and beginning.source is not None:
         session.made.work = work.with_source(encode_prompts(teacher, beginning.source))
     teacher.release_text_encoders()
-    saved = folder.metadata() if args.resume else {}
-    plan = prepare(args, teacher, config, device, saved)
+    plan = prepare(args, teacher, config, device, folder.memory_plan(config.memory) if args.resume else None)
     return session.run(teacher, prompts, plan)
 
 
@@ -284,15 +281,14 @@ def prepare(
     teacher: DiffusersSDXL,
     config: OptimizeConfig,
     device: torch.device,
-    saved: Mapping[str, str] = MappingProxyType({}),
+    saved: MemoryPlan | None = None,
 ) -> MemoryPlan:
     """Make the teacher fit into memory, and compile it where that was asked for.
 
-    A resumed run keeps its `saved` plan unless `memory` changed: plans differ in the last bits of their results.
+    A resumed run keeps its `saved` plan: plans differ in the last bits of their results.
     """
-    if saved and saved.get("memory_mode", config.memory) == config.memory:
-        plan = MemoryPlan(**json.loads(saved["memory"]))
-    else:
+    plan = saved
+    if plan is None:
         plan = plan_memory(
             config.memory,
             free_bytes(device),

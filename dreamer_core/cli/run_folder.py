@@ -7,7 +7,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..media import FILMS
 from ..optimize import LearningRates, OptimizationState, StepReport, load_state
 from ..optimize.checkpoint import read_metadata
 from ..optimize.identity import RESULTS, Identity, plain
+from ..optimize.memory import MemoryPlan
 from ..optimize.regularizers import TERMS
 
 COLUMNS = (
@@ -99,6 +100,26 @@ class RunFolder:
         with self._reading():
             return read_metadata(self.state, "--resume")
 
+    def described(self, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """An entry of the saved metadata. Errors: InputError where it is no JSON object."""
+        try:
+            found = json.loads(metadata.get(name, "{}"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise InputError("--resume", "a saved run", f"{self.state}, whose {name} cannot be read")
+        return found
+
+    def memory_plan(self, mode: str) -> MemoryPlan | None:
+        """The saved plan; None where it was made for another `memory` than `mode`. Errors: InputError."""
+        metadata = self.metadata()
+        if metadata.get("memory_mode", mode) != mode:
+            return None
+        found = self.described("memory", metadata)
+        if found.keys() != {field.name for field in dataclasses.fields(MemoryPlan)}:
+            raise InputError("--resume", "a saved run", f"{self.state}, whose memory plan is {found}")
+        return MemoryPlan(**found)
+
     def load(self, rates: LearningRates, device: torch.device) -> OptimizationState:
         """The saved state. Errors: InputError."""
         with self._reading():
@@ -116,7 +137,7 @@ class RunFolder:
         metadata = self.metadata()
         if metadata.get("fingerprint") == identity.key:
             return
-        saved = json.loads(metadata.get("identity", "{}"))
+        saved = self.described("identity", metadata)
         if saved.get("results") != RESULTS:
             raise InputError(
                 "--resume",

@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..files import write_atomically
 from .learning_rates import LearningRates
+from .saved_tensors import wrong
 from .state import OptimizationState
 
 
@@ -56,4 +57,6 @@ def load_state(
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError(field, "a saved run", f"{path} ({error})") from error
+    if fault := wrong(tensors):
+        raise InputError(field, "a saved run", f"{path}, in which {fault}")
     return OptimizationState.from_tensors(tensors, rates, device)

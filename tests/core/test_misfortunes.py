@@ -15,12 +15,15 @@ from dreamer_core import files
 from dreamer_core.cameras import turntable
 from dreamer_core.cli import generate as generate_command
 from dreamer_core.cli import main, session
+from dreamer_core.cli.run_folder import RunFolder
+from dreamer_core.errors import InputError
 from dreamer_core.files import claimed, remove_abandoned
 from dreamer_core.formats import WRITABLE, save_gaussians
 from dreamer_core.initializers import initial_shape
 from dreamer_core.media import FILMS, write_film, write_png
-from dreamer_core.optimize import LearningRates, OptimizationState, load_state, save_state
+from dreamer_core.optimize import LearningRates, OptimizationState, Recipe, load_state, save_state
 from dreamer_core.optimize import run as one_run
+from dreamer_core.optimize.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -221,6 +224,47 @@ def test_a_saved_run_that_is_cut_off_is_refused_in_one_line(tiny_sdxl_dir, tmp_p
         assert generate(tiny_sdxl_dir, out, "--resume") == 2
         assert "generate: error: --resume: expected a saved run, got" in last_line(capsys)
         assert state.read_bytes() == left
+
+
+def test_a_saved_run_whose_tensors_do_not_go_together_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    state = OptimizationState.create(sphere(5), LearningRates())
+    state.params["means"].grad = torch.ones(5, 3)
+    state.descend(LearningRates(), 10)
+    whole, path = state.tensors(), tmp_path / "state.safetensors"
+
+    def load(**changes):
+        tensors = {k: v for k, v in {**whole, **changes}.items() if v is not None}
+        save_file(tensors, path, metadata={"format": "dreamer-xl-state-1"})
+        return load_state(path, LearningRates())
+
+    assert load().tensors().keys() == whole.keys()
+    for changes, told in [
+        ({"params.scales": None}, "params.scales is missing"),
+        ({"params.quats": torch.zeros(5, 3)}, "params.quats is torch.float32 of shape [5, 3]"),
+        ({"params.means": torch.zeros(4, 3)}, "of shape [5"),
+        ({"params.sh0": torch.zeros(5, 1, 3, dtype=torch.int64)}, "params.sh0 is torch.int64"),
+        ({"params.shN": torch.zeros(5)}, "params.shN is"),
+        ({"params.more": torch.zeros(5)}, "params.more is"),
+        ({"adam.means.exp_avg": torch.zeros(5)}, "adam.means.exp_avg is of shape [5]"),
+        ({"adam.other.exp_avg": torch.zeros(5, 3)}, "adam.other.exp_avg is of shape"),
+        ({"adam.shN.step": torch.tensor(1.0)}, "adam.shN.step belongs to nothing"),
+        ({"step": torch.tensor(-1)}, "step is no whole number"),
+        ({"bad_steps": torch.tensor([1.5])}, "bad_steps is no whole number"),
+    ]:
+        with pytest.raises(InputError) as error:
+            load(**changes)
+        assert told in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("memory", "{"), ("memory", "{}"), ("memory", "[1]"), ("identity", "x")])
+def test_a_saved_run_whose_description_cannot_be_read_is_refused(tmp_path, name, text):
+    state = OptimizationState.create(sphere(5), LearningRates())
+    save_state(state, tmp_path / "state.safetensors", {name: text, "memory_mode": "auto"})
+    folder = RunFolder(tmp_path)
+    with pytest.raises(InputError, match="--resume: expected a saved run"):
+        folder.memory_plan("auto") if name == "memory" else folder.check_identity(Identity(Recipe(), {}))
 
 
 def test_a_name_is_one_process_at_a_time(tmp_path):

@@ -1,0 +1,98 @@
+"""The readers of files that come from elsewhere, each as a function of bytes that may only refuse them by name."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dreamer_core.cli.run_folder import RunFolder
+from dreamer_core.errors import InputError
+from dreamer_core.formats import load_gaussians
+from dreamer_core.formats.splat_files import read_metadata
+from dreamer_core.initializers.model_files import read_points
+from dreamer_core.optimize import LearningRates
+from dreamer_core.teachers.safetensors_header import BrokenFileError
+from dreamer_core.teachers.sdxl.checkpoints import identify
+from dreamer_core.teachers.sdxl.loras import check_lora, read_lora
+
+POINTS = 16
+"""Points that are drawn on a mesh."""
+
+
+def _splat(path: Path) -> None:
+    read_metadata(path)
+    load_gaussians(path)
+
+
+def _model(path: Path) -> None:
+    read_points(path, POINTS, torch.Generator().manual_seed(0))
+
+
+def _state(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    folder.metadata()
+    folder.load(LearningRates(), torch.device("cpu"))
+
+
+def _metrics(path: Path) -> None:
+    RunFolder(path.parent).read_metrics(1 << 30)
+
+
+def _lora(path: Path) -> None:
+    check_lora(path)
+    read_lora(path)
+
+
+def _checkpoint(path: Path) -> None:
+    identify(path)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "ply": ("a.ply", _splat),
+    "compressed_ply": ("a.compressed.ply", _splat),
+    "splat": ("a.splat", _splat),
+    "spz": ("a.spz", _splat),
+    "spz_body": ("a.spz", _splat),
+    "obj": ("a.obj", _model),
+    "glb": ("a.glb", _model),
+    "gltf": ("a.gltf", _model),
+    "stl": ("a.stl", _model),
+    "off": ("a.off", _model),
+    "points": ("a.ply", _model),
+    "state": ("state.safetensors", _state),
+    "metrics": ("metrics.csv", _metrics),
+    "lora": ("a.safetensors", _lora),
+    "checkpoint": ("a.safetensors", _checkpoint),
+}
+"""By name: what the file is called, and what reads it."""
+PACKED: dict[str, Callable[[bytes], bytes]] = {"spz_body": lambda data: gzip.compress(data, 1)}
+"""What is done with the bytes first: changes behind a checksum would all end there."""
+REFUSED = (InputError, BrokenFileError)
+"""How a reader may end; callers of the header's reader turn its error into the other one."""
+
+
+def feed(name: str, data: bytes) -> bool:
+    """Let a reader have the bytes as a file; whether it took them. Anything but a refusal by name is raised."""
+    file, read = READERS[name]
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        path = Path(folder) / file
+        path.write_bytes(PACKED.get(name, bytes)(data))
+        try:
+            read(path)
+        except REFUSED:
+            return False
+    return True
+
+
+def quiet() -> None:
+    """Lines about what is left out are no news here."""
+    logging.disable(logging.CRITICAL)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives

@@ -70,7 +70,12 @@ def _parts(path: Path, field: str) -> Iterator[tuple[Mesh | PointCloud, Array]]:
     scene = _load(path, field)
     for node in sorted(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
-        part = _part(scene.geometry[name], path, field)
+        try:
+            part = _part(scene.geometry[name], path, field)
+        except InputError:
+            raise
+        except Exception as error:  # what trimesh let pass
+            raise _unreadable(path, field, error) from error
         if part is not None:
             yield part, np.array(transform, dtype=np.float64)
 
@@ -187,9 +192,11 @@ def _quiet() -> Iterator[None]:
 
 def _part(geometry: Any, path: Path, field: str) -> Mesh | PointCloud | None:
     """A trimesh geometry as ours; None for lines and for what has no points."""
-    vertices = np.array(geometry.vertices, dtype=np.float64).reshape(-1, 3) if hasattr(geometry, "vertices") else None
+    vertices = np.array(geometry.vertices, dtype=np.float64) if hasattr(geometry, "vertices") else None
     if vertices is None or not len(vertices) or hasattr(geometry, "entities"):
         return None
+    if vertices.shape[1:] != (3,):
+        raise ValueError(f"its points have {vertices.shape[1] if vertices.ndim == 2 else 0} coordinates")
     faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), dtype=np.int64)
     if not len(faces):
         return PointCloud(torch.from_numpy(vertices), _point_colors(geometry, len(vertices)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .cameras import DreamerXLCameras
+from .change import DreamerXLEdit, DreamerXLRestyle
 from .cleanup import DreamerXLCleanup
 from .density import DreamerXLDensityControl
 from .export import DreamerXLExport
@@ -18,6 +19,7 @@ from .multiview import DreamerXLMultiView
 from .optimize import DreamerXLOptimize
 from .preview import DreamerXLPreview
 from .prompt import DreamerXLPrompt, DreamerXLPromptFromConditioning
+from .region import DreamerXLRegion
 from .regularizers import DreamerXLRegularizers
 from .teacher_preview import DreamerXLTeacherPreview
 from .view import DreamerXLRender
@@ -40,6 +42,9 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLRegularizers,
             DreamerXLTeacherPreview,
             DreamerXLOptimize,
+            DreamerXLRestyle,
+            DreamerXLEdit,
+            DreamerXLRegion,
             DreamerXLCleanup,
             DreamerXLRender,
             DreamerXLPreview,

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.cameras import turntable
+from ..dreamer_core.editing.work import Work
 from ..dreamer_core.errors import InputError
 from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
@@ -86,8 +87,9 @@ def on_device(prompts: ViewPrompts, device: torch.device) -> ViewPrompts:
 
 
 def run_name(
-    model: Any, vae: Any, prompt: PromptBundle, splat: Types.SPLAT, recipe: Recipe, backend: str
-) -> tuple[str | None, str]:
+    model: Any, vae: Any, prompt: PromptBundle, splat: Types.SPLAT, recipe: Recipe, backend: str,
+    work: Work | None = None,
+) -> tuple[str | None, str]:  # fmt: skip
     """What names a run: everything that decides its state at a step. And what to tell the user about it.
 
     None where something of it cannot be identified, so that no run is ever taken for another.
@@ -95,6 +97,8 @@ def run_name(
     key = Key().add("the prompt", (prompt.views, sorted(prompt.sizes.items())))
     for name in ("positions", "scales", "rotations", "opacities", "sh", "counts"):
         key.text(name).tensor(getattr(splat, name))
+    if work is not None:
+        key.add("the words for what is", work.original.source).add("the region", work.free)
     add_model(key, model)
     add_vae(key, vae)
     content = key.content()
@@ -142,36 +146,41 @@ def run(
     node_id: str | None,
     workflow: str | None = None,
     known: str = "",
+    work: Work | None = None,
 ) -> tuple[Run, str]:
     """Go on from the stored state, or from the splat, to `config.steps`; saved at the end and when cancelled.
 
-    Also gives what the user should know of it, with what is `known` before, or "". Call outside inference mode.
+    `work` is of a splat that is changed; it knows the words for what is. Also gives what the user should know of it,
+    with what is `known` before, or "". Call outside inference mode.
     """
     method = config.guidance.method
     if method.needs_artefacts and prompt.views.artefact is None:
         raise InputError("prompt", f"words for artefacts, which {method.name} needs", "none", "see Dreamer XL Prompt")
     device = model.load_device
     backend = resolve_backend(renderer, device)
-    inputs = (model, vae, prompt, splat, config.recipe, backend)
+    inputs = (model, vae, prompt, splat, config.recipe, backend, work)
     name, note = run_name(*inputs)
     known = joined(known, without_effect(method, model))
     note = joined(note, known)
     if note:
         say(note, node_id)
     store = RunStore(name)
-    made = Run.begin(config, store, one_from_splat(splat), device)
+    made = Run.begin(config, store, one_from_splat(splat) if work is None else None, device, work)
     if made.finished:
         return made, note
-    progress = Progress(config.steps, made.state.step, node_id, backend, workflow, note)
+    place = None if work is None else work.placement.back
+    progress = Progress(config.steps, made.state.step, node_id, backend, workflow, note, place)
 
     def on_step(report: StepReport) -> None:
-        progress.update(report, made.state.gaussians)
+        progress.update(report, made.shown())
         mm.throw_exception_if_processing_interrupted()
 
     size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
     try:
         with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
             made.config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
+            if work is not None and isinstance(work.original.source, ViewPrompts):
+                made.work = work.with_source(on_device(work.original.source, device))
             made.go(teacher, on_device(prompt.views, device), backend, on_step)
     finally:
         if name is not None and run_name(*inputs)[0] != name:

@@ -23,6 +23,7 @@ DreamerGuidance = io.Custom("DREAMER_GUIDANCE")
 DreamerClip = io.Custom("DREAMER_CLIP")
 DreamerDensity = io.Custom("DREAMER_DENSITY")
 DreamerRegularizers = io.Custom("DREAMER_REGULARIZERS")
+DreamerRegion = io.Custom("DREAMER_REGION")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
@@ -30,6 +30,7 @@ ANGLES = "angles"
 """Among overrides: the name of a camera preset, which is no setting."""
 LOWEST = "lowest"
 """In /object_info: the lowest value that means something, where an untouched widget lies below it."""
+Config = TypeVar("Config", bound=OptimizeConfig)
 Overrides = Mapping[str, Any]
 """Values by the dotted names of their settings: what a settings node hands to the optimiser."""
 
@@ -191,7 +192,7 @@ def _meant(setting: Setting, id: str, value: Any) -> Any:
     return setting.number(value)
 
 
-def applied(config: OptimizeConfig, *given: Overrides | None) -> OptimizeConfig:
+def applied(config: Config, *given: Overrides | None) -> Config:
     """`config` with what was touched alone; chosen angles replace elevation and azimuth. Errors: InputError."""
     touched = {name: value for one in given if one is not None for name, value in one.items()}
     angles = touched.pop(ANGLES, None)

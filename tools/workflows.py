@@ -19,6 +19,7 @@ FOLDER = comfyui.ROOT / "example_workflows"
 STARTER = "starter (built in)"
 CHECKPOINT = "YOUR-SDXL-CHECKPOINT.safetensors"
 PICTURE = "YOUR-PICTURE.png"
+LORA = "YOUR-SDXL-LORA.safetensors"
 VIEWER = 480
 """Height of a 3D viewer."""
 FOUR_SIDES = 220
@@ -72,6 +73,17 @@ def look(model: Link, vae: Link, words: Link, splat: Link, preset: str) -> Node:
 
 def export(splat: Link, name: str, title: str = "Export") -> Node:
     return Node("DreamerXLExport", title, {"splat": splat, "filename_prefix": f"3d/{name}"}, FOUR_SIDES)
+
+
+def changed(kind: str, title: str, parts: tuple[Link, Link, Link], splat: Link, preset: str, **inputs: Any) -> Node:
+    """Restyle or Edit: of MODEL, CLIP and VAE."""
+    given = dict(zip(("model", "clip", "vae"), parts)) | {"splat": splat, "preset": preset}
+    return Node(f"DreamerXL{kind}", title, {**given, **inputs}, VIEWER)
+
+
+def region(splat: Link, shape: str, **numbers: float) -> Node:
+    inputs = {"splat": splat, "shape": shape, **{f"shape.{name}": value for name, value in numbers.items()}}
+    return Node("DreamerXLRegion", "Region", inputs, VIEWER)
 
 
 def preview(splat: Link, title: str = "Preview") -> Node:
@@ -243,7 +255,49 @@ Choose your SDXL checkpoint in *Loader*, your LoRA in *LoRA*, and the preset `of
     )
 
 
-def image_to_3d() -> Workflow:
+def restyle_and_edit() -> Workflow:
+    model = loader(STARTER)
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    lora = Node(
+        "LoraLoader", "LoRA", {"model": model[0], "clip": model[1], "lora_name": "gold.safetensors", **strengths}
+    )
+    said, start = starter_prompt(model[1], "a red mushroom"), initialize(4000)
+    made = optimizer(model[0], model[2], said[0], start[0], "starter", "Any splat")
+    part = region(made[0], "box", x=0.0, y=0.3, z=0.0, width=2.0, height=0.7, depth=2.0)
+    words = {"source": "a red mushroom", "prompt": "a blue mushroom"}
+    edited = changed("Edit", "Edit", (model[0], model[1], model[2]), made[0], "starter", region=part[0], **words)
+    golden = changed("Restyle", "Restyle", (lora[0], lora[1], model[2]), made[0], "starter", prompt="a red mushroom")
+    about = """
+# Change a splat that exists
+
+Press **Run**. The first *Optimize* only stands for **any splat of yours**: replace it by *Dreamer XL Initialize* with a
+file, by *File to Splat*, or by TripoSplat (see *triposplat_restyle*).
+
+- **Edit** is told what the splat is and what it should be, and changes what both texts say differently. *Region* says
+  where: queue once, then drag the handles of the box in its viewer, and queue again. Everything outside stays to the
+  bit.
+- **Restyle** makes the same object in the style of checkpoint, LoRA and prompt; here of gold, with the LoRA that comes
+  with the pack.
+
+`strength` is what `denoise` is for pictures: 0.3 refines, 0.6 restyles, 0.9 paints another pattern. `change` set to
+`colours` leaves the shape to the bit.
+"""
+    return Workflow(
+        "restyle_and_edit",
+        [
+            read_me(about),
+            Column(360, [Group("1  Model and LoRA", [model, lora]), Group("2  Words and start", [said, start])]),
+            Column(420, [Group("3  A splat to change", [made])]),
+            Column(420, [Group("4  What may change", [part])]),
+            Column(420, [Group("5  Edit a part", [edited]), Group("6  Keep", [export(edited[0], "edited")])]),
+            Column(420, [Group("7  Restyle the whole", [golden]), Group("8  Keep", [export(golden[0], "restyled")])]),
+        ],
+        "graph",
+    )
+
+
+def triposplat() -> tuple[list[list[Node]], Node]:
+    """The nodes from a picture to a splat, by column, and the last of them."""
     picture = Node("LoadImage", "Picture", {"image": PICTURE}, 240)
     remover = Node("LoadBackgroundRemovalModel", "Background model", {"bg_removal_name": "birefnet.safetensors"})
     mask = Node("RemoveBackground", "Remove background", {"image": picture[0], "bg_removal_model": remover[0]})
@@ -260,6 +314,54 @@ def image_to_3d() -> Workflow:
         | {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "simple", "denoise": 1.0},
     )
     decoded = Node("VAEDecodeTripoSplat", "Decode", {"samples": sampled[0], "vae": decoder[0], "num_gaussians": 65536})
+    return [[picture, remover, mask, ready], [unet, vision, flux, decoder, cond, sampled, decoded]], decoded
+
+
+def triposplat_restyle() -> Workflow:
+    columns, decoded = triposplat()
+    model = loader(CHECKPOINT)
+    strengths = {"strength_model": 0.8, "strength_clip": 0.8}
+    lora = Node("LoraLoader", "LoRA", {"model": model[0], "clip": model[1], "lora_name": LORA, **strengths})
+    words = "a bronze owl figurine"
+    made = changed("Restyle", "Restyle", (lora[0], lora[1], model[2]), decoded[0], "fast", prompt=words)
+    files = "\n".join(f"- `{name}` -> `{folder}`" for name, folder in TRIPOSPLAT.items())
+    about = f"""
+# Picture to 3D, in the style of your LoRA
+
+TripoSplat makes a splat from one picture in seconds, but takes neither your checkpoint nor your LoRA nor your words.
+*Restyle* does: outline and surface stay, the look is theirs.
+
+## Fill in
+
+1. *Picture*: `{PICTURE}` is a placeholder. Choose a picture of one object.
+2. *Loader*: `{CHECKPOINT}` is a placeholder. Choose **any SDXL checkpoint**.
+3. *LoRA*: `{LORA}` is a placeholder. Choose a LoRA for SDXL, and write its trigger words into *Restyle*.
+4. *Restyle*: say **what the object should be**. `strength` is what `denoise` is for pictures.
+5. The files of TripoSplat, if you do not have them yet:
+
+{files}
+
+ComfyUI's own template *Image to Gaussian Splat (TripoSplat)*, under Templates, downloads them.
+"""
+    return Workflow(
+        "triposplat_restyle",
+        [
+            read_me(about),
+            Column(330, [Group("1  Picture", columns[0])]),
+            Column(330, [Group("2  TripoSplat", columns[1])]),
+            Column(360, [Group("3  Model and LoRA", [model, lora])]),
+            Column(420, [Group("4  Restyle", [made])]),
+            Column(420, [Group("5  Before", [preview(decoded[0], "TripoSplat")])]),
+            Column(360, [Group("6  Keep", [export(made[0], "restyled")])]),
+        ],
+        "graph",
+        {CHECKPOINT: "an SDXL checkpoint of yours", PICTURE: "a picture of yours", LORA: "a LoRA of yours"}
+        | {name: f"a file of TripoSplat for {folder}" for name, folder in TRIPOSPLAT.items()},
+    )
+
+
+def image_to_3d() -> Workflow:
+    columns, decoded = triposplat()
     start = Node(
         "DreamerXLInitialize",
         "Initialize",
@@ -295,8 +397,8 @@ ComfyUI's own template *Image to Gaussian Splat (TripoSplat)*, under Templates, 
         "image_to_3d_triposplat",
         [
             read_me(about),
-            Column(330, [Group("1  Picture", [picture, remover, mask, ready])]),
-            Column(330, [Group("2  TripoSplat", [unet, vision, flux, decoder, cond, sampled, decoded])]),
+            Column(330, [Group("1  Picture", columns[0])]),
+            Column(330, [Group("2  TripoSplat", columns[1])]),
             Column(360, [Group("3  Where to start, what it is", [start, model, said, guidance])]),
             Column(420, [Group("4  Refine", [made])]),
             Column(
@@ -390,7 +492,10 @@ Any splat can take this way: replace the first three groups by *Dreamer XL Initi
 
 
 def all_workflows() -> list[Workflow]:
-    return [starter(), sdxl(), low_vram(), lora_swap(), image_to_3d(), ism_against_tsm(), splat_to_mesh()]
+    return [
+        starter(), sdxl(), low_vram(), lora_swap(), image_to_3d(), ism_against_tsm(), splat_to_mesh(),
+        restyle_and_edit(), triposplat_restyle(),
+    ]  # fmt: skip
 
 
 def write(workflow: Workflow, info: Info, folder: Path = FOLDER) -> None:

@@ -153,19 +153,22 @@ def _footprints(output: RenderOutput) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Region:
-    """What lies in any of the parts, or, inverted, in none."""
+class Region(Part):
+    """What lies in any of the parts, or, inverted, in none; a part of another region, too."""
 
     parts: tuple[Part, ...]
     inverted: bool = False
+    kind = "region"
 
-    def mask(self, gaussians: Gaussians) -> Tensor:  # [N] bool
-        """Which Gaussians may change. Errors: InputError where none may."""
+    def holds(self, gaussians: Gaussians) -> Tensor:
         found = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.device)
         for part in self.parts:
             found |= part.holds(gaussians)
-        if self.inverted:
-            found = ~found
+        return ~found if self.inverted else found
+
+    def mask(self, gaussians: Gaussians) -> Tensor:  # [N] bool
+        """Which Gaussians may change. Errors: InputError where none may."""
+        found = self.holds(gaussians)
         if not bool(found.any()):
             where = "outside of it" if self.inverted else "in it"
             raise InputError("region", f"at least one Gaussian {where}", "none", "move or resize it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import comfy.utils
 import torch
@@ -54,9 +55,10 @@ class Progress:
         backend: str,
         workflow: str | None = None,
         note: str = "",
+        place: Callable[[Gaussians], Gaussians] | None = None,
     ) -> None:
         self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
-        self._live = LiveView(node_id, workflow)
+        self._live = LiveView(node_id, workflow, place=place)
         self._steps, self._start, self._node_id, self._backend = steps, start, node_id, backend
         self._note = f" · {note}" if note else ""
         self._began = self._last = time.monotonic()

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,8 +149,12 @@ def _server() -> Any:
 class LiveView:
     """Tells the browser that queued the prompt about one node's progress, in three dimensions."""
 
-    def __init__(self, node_id: str | None, workflow: str | None = None, shelf: SnapshotShelf = SHELF) -> None:
-        self._node, self._workflow, self._shelf = node_id, workflow, shelf
+    def __init__(
+        self, node_id: str | None, workflow: str | None = None, shelf: SnapshotShelf = SHELF,
+        place: Callable[[Gaussians], Gaussians] | None = None,
+    ) -> None:  # fmt: skip
+        """`place` brings what the run works on to where the splat belongs."""
+        self._node, self._workflow, self._shelf, self._place = node_id, workflow, shelf, place
         self._last = -float("inf")
         self._cost = 0.0
         self._broken = False
@@ -164,7 +169,7 @@ class LiveView:
         if client is None or client not in server.sockets:
             return
         try:
-            data = pack_splat(gaussians)
+            data = pack_splat(gaussians if self._place is None else self._place(gaussians))
         except Exception:  # a viewer must not cost a run
             logging.exception("Dreamer XL: the live view stops, the optimisation goes on")
             self._broken = True

@@ -101,3 +101,37 @@ def one_from_splat(splat: Types.SPLAT) -> Gaussians:
         got = f"{given:,} that hold NaN, inf or a rotation of length 0" if given else "an empty splat"
         raise InputError("splat", "at least one Gaussian", got)
     return parts[0]
+
+
+def with_changes(splat: Types.SPLAT, made: Gaussians, free: Tensor) -> Types.SPLAT:
+    """A SPLAT of one object after an edit: `made` in our world, `free` [N] what of it may have changed.
+
+    Activating and deactivating rounds; so whatever did not change is taken from the SPLAT itself, to the bit. Where
+    Gaussians were added or removed, the locked ones come first.
+    """
+    given, after = one_from_splat(splat), to_splat(made)
+    counted = len(given)
+    if len(made) != counted:
+        kept = int((~free).sum())
+        for name in FIELDS:
+            into, whole = getattr(after, name), getattr(splat, name)
+            into[0, :kept, : whole.shape[2] if name == "sh" else None] = whole[0, :counted].cpu()[~free].to(into)
+        return after
+    was, now = dict(given.tensors()), dict(made.detach().to("cpu").tensors())
+    for name, parts in FIELDS.items():
+        if any(was[part].shape != now[part].shape for part in parts):
+            continue
+        rows = torch.stack([(was[p] == now[p]).reshape(counted, -1).all(dim=1) for p in parts]).all(dim=0)
+        into = getattr(after, name)
+        into[0, rows] = getattr(splat, name)[0, :counted].cpu()[rows].to(into)
+    return after
+
+
+FIELDS = {
+    "positions": ("means",),
+    "scales": ("log_scales",),
+    "rotations": ("quats",),
+    "opacities": ("logit_opacities",),
+    "sh": ("sh0", "shN"),
+}
+"""Of a SPLAT -> those of Gaussians that they are made of."""

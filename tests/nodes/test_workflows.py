@@ -16,6 +16,8 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.json"))
 FAST = {
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
     "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
+    "DreamerXLEdit": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
+    "DreamerXLRestyle": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLRender": {"path.frames": 2, "resolution": 64},
     "SplatToMesh": {"resolution": 64},
@@ -113,10 +115,10 @@ def ready(name):
 
 def test_most_run_without_any_file_of_the_user():
     found = {n for n in NAMES if "YOUR-" not in json.dumps(api(n))}
-    assert found == {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh"}
+    assert found == {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh", "restyle_and_edit"}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "image_to_3d_triposplat"])  # its models are not to be had
+@pytest.mark.parametrize("name", [n for n in NAMES if "triposplat" not in n])  # its models are not to be had
 def test_workflows_run(server, name):
     graph = ready(name)
     for data in graph.values():

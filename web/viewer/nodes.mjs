@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { freeSnapshot } from "./feed.mjs";
 import { ViewerPanel } from "./panel.mjs";
+import { REGIONS, attachRegion } from "./region_node.mjs";
 
 /** @typedef {import("./feed.mjs").SnapshotMessage} SnapshotMessage */
 /** @typedef {import("./feed.mjs").ResultEntry} ResultEntry */
@@ -12,6 +13,9 @@ import { ViewerPanel } from "./panel.mjs";
 export const HINTS = {
   DreamerXLOptimize: "The object appears here while it is made.",
   DreamerXLPreview: "Queue to see the splat here.",
+  DreamerXLRestyle: "The splat appears here while it changes.",
+  DreamerXLEdit: "The splat appears here while it changes.",
+  DreamerXLRegion: "Queue to see the splat here, then move the region by mouse.",
 };
 /** The key in a node's ui output. */
 const OUTPUT = "dreamer_xl_view";
@@ -71,7 +75,11 @@ export function attach(node) {
     if (isOwn()) showOutput(node, output);
   });
   chain(node, "onConfigure", () => restore(node));
-  chain(node, "onRemoved", () => panel.release());
+  const overlay = REGIONS.includes(node.constructor.comfyClass) ? attachRegion(node, panel) : null;
+  chain(node, "onRemoved", () => {
+    panel.release();
+    overlay?.release();
+  });
 }
 
 /**

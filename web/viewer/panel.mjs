@@ -238,6 +238,11 @@ export class ViewerPanel {
     this.shown = { bytes, name: entry.file.filename };
   }
 
+  /** What the camera shows where, or null while nothing is drawn. */
+  look() {
+    return this.shown && this.scene ? this.scene.look() : null;
+  }
+
   /** @param {string} name */
   setBackground(name) {
     this.background = name in BACKGROUNDS ? name : "dark";

@@ -5,6 +5,8 @@
  * and whatever throws later makes the panel fall back to pictures.
  */
 
+import { viewOf } from "./region.mjs";
+
 /** @typedef {{createLoad3d: Function, SplatModelAdapter: Function}} Engine */
 /** @typedef {{x: number, y: number, z: number}} Vector */
 /** @typedef {{center: Vector, radius: number}} Sphere */
@@ -235,15 +237,29 @@ export class SplatScene {
    * @returns {Sphere}
    */
   measure() {
-    const mesh = this.object?.children?.[0];
+    const count = this.object?.children?.[0]?.packedSplats?.numSplats ?? 0;
+    const points = this.points(Math.max(1, Math.floor(count / SAMPLES)));
+    return points.length > 0 ? sphereAround(points) : this.box();
+  }
+
+  /**
+   * Rows of x, y, z, opacity and the largest scale, in our world.
+   * @param {number} every how many splats share a row
+   */
+  points(every = 1) {
     /** @type {number[][]} */
     const points = [];
-    const every = Math.max(1, Math.floor((mesh?.packedSplats?.numSplats ?? 0) / SAMPLES));
     // The mesh is turned half around X: files are Y down.
-    mesh?.forEachSplat?.((index, { x, y, z }, scales, _rotation, opacity) => {
+    this.object?.children?.[0]?.forEachSplat?.((index, { x, y, z }, scales, _rotation, opacity) => {
       if (index % every === 0) points.push([x, -y, -z, opacity, Math.max(scales.x, scales.y, scales.z)]);
     });
-    return points.length > 0 ? sphereAround(points) : this.box();
+    return points;
+  }
+
+  /** What the camera shows where, in CSS pixels of the container. */
+  look() {
+    const camera = this.view.cameraManager.perspectiveCamera;
+    return viewOf(camera, this.container.clientWidth, this.container.clientHeight);
   }
 
   /** The same from the bounding box, where the splat does not tell its parts. */

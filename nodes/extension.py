@@ -15,6 +15,7 @@ from .host.starter import offer_loras
 from .host.store import remove_leftovers
 from .initialize import DreamerXLInitialize
 from .loader import DreamerXLLoader
+from .mesh import DreamerXLMesh
 from .multiview import DreamerXLMultiView
 from .optimize import DreamerXLOptimize
 from .preview import DreamerXLPreview
@@ -48,6 +49,7 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLCleanup,
             DreamerXLRender,
             DreamerXLPreview,
+            DreamerXLMesh,
             DreamerXLExport,
         ]
 

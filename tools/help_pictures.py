@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,6 +24,8 @@ from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance.clipping import clip_pixel_gradient
 from dreamer_core.initializers import initial_shape
 from dreamer_core.media import render_views, to_uint8
+from dreamer_core.meshes import MeshConfig, build_mesh
+from dreamer_core.meshes.pictures import pictures
 from dreamer_core.optimize.cleanup import CleanupConfig, clean
 from dreamer_core.optimize.presets import OFFICIAL
 from dreamer_core.orbit import OrbitConfig, sample_orbit
@@ -47,6 +50,23 @@ def row(objects: Sequence[Gaussians], azimuths: Sequence[float], elevation: floa
         (image,) = render_views(gaussians, orbit_cameras([azimuth], elevation, 3.2, 0.55, 2 * SIDE), (1.0, 1.0, 1.0))
         view = Image.fromarray(to_uint8(image)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         sheet.paste(view, (SIDE * i, 0))
+    return sheet
+
+
+def mesh(splat: Gaussians) -> Image.Image:
+    """The splat, its mesh, and the mesh's triangles."""
+    camera = orbit_cameras([30.0], 20.0, 3.2, 0.55, 2 * SIDE)
+    made = build_mesh(splat, MeshConfig(size=0.0, origin="splat", triangles=3000))
+    (textured,), _ = pictures(made, camera)
+    corners = made.vertices[made.faces] @ camera.viewmats[0, :3, :3].numpy().T + camera.viewmats[0, :3, 3].numpy()
+    flat = corners[..., :2] / corners[..., 2:] * float(camera.Ks[0, 0, 0]) + SIDE
+    wires = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    pen = ImageDraw.Draw(wires)
+    for a, b, c in flat[np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]) < 0]:
+        pen.polygon([*a, *b, *c], outline=INK)
+    sheet = row([splat] * 3, [30.0] * 3, 20.0)
+    for i, image in enumerate((Image.fromarray(to_uint8(textured)), wires), 1):
+        sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE * i, 0))
     return sheet
 
 
@@ -236,6 +256,7 @@ RENDERS: dict[str, Callable[[Gaussians], Image.Image]] = {
     "DreamerXLCleanup": floaters,
     "DreamerXLRender": lambda splat: row([splat] * 4, [float(a) for a in turntable(4, 64).azimuth], 0.0),
     "DreamerXLPreview": lambda splat: row([splat], [30.0]),
+    "DreamerXLMesh": mesh,
     "DreamerXLExport": lambda splat: row([splat] * 2, [0.0, 180.0]),
 }
 

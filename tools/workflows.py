@@ -460,23 +460,21 @@ def splat_to_mesh() -> Workflow:
     said = starter_prompt(model[1], "a yellow duck")
     start = initialize(4000)
     made = optimizer(model[0], model[2], said[0], start[0], "starter")
-    mesh = Node(
-        "SplatToMesh",
-        "Splat to mesh",
-        {"splat": made[0], "resolution": 192, "kernel": 8, "smooth": 20, "color_sharpen": 2.0},
-    )
+    mesh = Node("DreamerXLMesh", "Mesh", {"splat": made[0]})
     glb = Node("SaveGLB", "Save GLB", {"mesh": mesh[0], "filename_prefix": "3d/mesh"}, 420)
     about = """
-# Text to a mesh (GLB)
+# Text to a textured mesh (GLB)
 
-Press **Run**. The splat is turned into a coloured triangle mesh by ComfyUI's own *Splat to Mesh*, and saved as a GLB
-for Blender, game engines and slicers.
+Press **Run**. *Mesh* makes a closed surface from the splat, lays it out, and paints its texture from pictures of the
+splat; *Save GLB* keeps it for Blender, game engines and printers. ComfyUI's mesh nodes can follow *Mesh*.
 
-- `resolution` in *Splat to mesh*: voxels along the longest side. 192 is quick; 384 keeps finer detail.
-- `level`: lower is fatter and has fewer holes, higher is tighter.
-- `kernel`: raise it if the surface has gaps.
+- `triangles` and `texture` in *Mesh*: how much the file holds. 5,000 and 512 for a phone.
+- `size`: the longest side in metres.
+- Thin parts missing? Raise `surface detail` (advanced) to 256.
 
-Any splat can take this way: replace the first three groups by *Dreamer XL Initialize* with a file, or by TripoSplat.
+*Mesh* needs three small packages; where they are missing, it says how to install them.
+
+Any splat can take this way: replace the first groups by *Dreamer XL Initialize* with a file, or by TripoSplat.
 """
     return Workflow(
         "splat_to_mesh",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from comfy_api.latest import Types
 from torch import Tensor
 
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.initializers.mesh import Mesh
+from ...dreamer_core.meshes import ROUGHNESS, TexturedMesh
 
 
 def one_from_mesh(mesh: Any) -> Mesh:
@@ -45,4 +48,20 @@ def one_from_mesh(mesh: Any) -> Mesh:
         vertex_rgb=None if colors is None else colors[:, :3].astype(np.float64),
         rgb=None if factor is None else np.asarray(factor[:3], dtype=np.float64),
         linear=True,
+    )
+
+
+def to_mesh(mesh: TexturedMesh) -> Types.MESH:
+    """A MESH of one object, with the material that our own GLB has."""
+
+    def one(values: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(values)[None]
+
+    return Types.MESH(
+        vertices=one(mesh.vertices),
+        faces=one(mesh.faces),
+        uvs=one(mesh.uv),
+        normals=one(mesh.normals),
+        texture=one(mesh.texture).float() / 255,
+        material={"metallic_factor": 0.0, "roughness_factor": ROUGHNESS},
     )

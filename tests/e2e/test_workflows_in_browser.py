@@ -94,7 +94,7 @@ SMALL = {
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
     "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
-    "SplatToMesh": {"resolution": 64},
+    "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
 }
 """Values of widgets by the node's type."""
 

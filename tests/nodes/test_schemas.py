@@ -25,6 +25,7 @@ NODES = {
     "DreamerXLCleanup",
     "DreamerXLRender",
     "DreamerXLPreview",
+    "DreamerXLMesh",
     "DreamerXLExport",
 }
 

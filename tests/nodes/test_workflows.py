@@ -20,7 +20,7 @@ FAST = {
     "DreamerXLRestyle": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLRender": {"path.frames": 2, "resolution": 64},
-    "SplatToMesh": {"resolution": 64},
+    "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
 }
 
 

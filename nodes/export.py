@@ -62,6 +62,7 @@ def png_info(entries: dict[str, Any]) -> PngInfo:
 @contextmanager
 def _free_name(folder: Path, name: str, counter: int) -> Iterator[tuple[str, int]]:
     """The next stem of files that nobody has, and its number; another ComfyUI with this folder gets others."""
+    remove_abandoned(folder.glob(".*"))
     for number in count(counter):
         stem = f"{name}_{number:05}_"
         with claimed(folder, stem) as ours:
@@ -173,9 +174,8 @@ class DreamerXLExport(io.ComfyNode):
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory()
             )
-            remove_abandoned(Path(folder).glob(".*"))
-            prompt, extra = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "extra_pnginfo", None)
-            kept = graphs(prompt, extra)
+            prompt = getattr(cls.hidden, "prompt", None)
+            kept = graphs(prompt, getattr(cls.hidden, "extra_pnginfo", None))
             place = {"subfolder": subfolder, "type": "output"}
             files, pictures, films = [], [], []
             bar = comfy.utils.ProgressBar(len(parts) * turntable_frames)

@@ -72,7 +72,7 @@ def test_pages_name_no_input_that_does_not_exist(info, tools):
     for path in PAGES.glob("*.md"):
         prose = re.sub(r"<!-- written.*<!-- end -->", "", path.read_text(encoding="utf-8"), flags=re.S)
         for word in re.findall(r"`(\w+\.\w+|[a-z]+_[a-z_]+)`", prose):
-            assert word in known | {"low_vram", "sds_bridge", "gold.safetensors", "compressed.ply"}, (
+            assert word in known | {"low_vram", "sds_bridge", "gold.safetensors", "compressed.ply", "compact.ply"}, (
                 f"{path.stem}: {word}"
             )
 

@@ -26,6 +26,7 @@ NODES = {
     "DreamerXLRender",
     "DreamerXLPreview",
     "DreamerXLMesh",
+    "DreamerXLMultiView",
     "DreamerXLExport",
 }
 

@@ -61,13 +61,13 @@ def png_info(entries: dict[str, Any]) -> PngInfo:
 
 @contextmanager
 def _free_name(folder: Path, name: str, counter: int) -> Iterator[tuple[str, int]]:
-    """The next stem of files that nobody has, and its number; another ComfyUI with this folder gets others."""
+    """The next stem of files that nobody has, and the number to go on with; another ComfyUI with this folder gets others."""
     remove_abandoned(folder.glob(".*"))
     for number in count(counter):
         stem = f"{name}_{number:05}_"
         with claimed(folder, stem) as ours:
             if ours and not any(folder.glob(f"{escape(stem)}.*")):
-                yield stem, number
+                yield stem, number + 1
                 return
 
 
@@ -180,8 +180,7 @@ class DreamerXLExport(io.ComfyNode):
             files, pictures, films = [], [], []
             bar = comfy.utils.ProgressBar(len(parts) * turntable_frames)
             for gaussians in parts:
-                with _free_name(Path(folder), name, counter) as (stem, number):
-                    counter = number + 1
+                with _free_name(Path(folder), name, counter) as (stem, counter):
                     path = Path(folder) / f"{stem}.{format}"
                     save_gaussians(gaussians, path, metadata=recorded(prompt), field="splat")
                     files.append({"filename": path.name, **place})

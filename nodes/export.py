@@ -61,7 +61,7 @@ def png_info(entries: dict[str, Any]) -> PngInfo:
 
 @contextmanager
 def _free_name(folder: Path, name: str, counter: int) -> Iterator[tuple[str, int]]:
-    """The next stem of files that nobody has, and the number to go on with; another ComfyUI with this folder gets others."""
+    """The next stem of files that nobody has, and the number to go on with; another ComfyUI here gets others."""
     remove_abandoned(folder.glob(".*"))
     for number in count(counter):
         stem = f"{name}_{number:05}_"

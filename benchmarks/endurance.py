@@ -124,9 +124,9 @@ def steps_in_one(count: int, base: Path) -> Iterator[int]:
 
 def graphs_one_after_another(count: int, base: Path) -> Iterator[tuple[int, int]]:
     """Queue them; the server's process, and how many are done."""
-    sys.path.insert(0, str(ROOT / "tests" / "nodes"))
-    live, test_server = importlib.import_module("live"), importlib.import_module("test_server")
     comfy = Path(os.environ.get("COMFYUI_PATH") or sys.exit("--graphs needs COMFYUI_PATH"))
+    sys.path[:0] = [str(ROOT / "tests" / "nodes"), str(comfy)]
+    live, test_server = importlib.import_module("live"), importlib.import_module("test_server")
     with live.Server(comfy, ROOT, base / "server") as server:
         yield server._process.pid, 0
         for i in range(count):

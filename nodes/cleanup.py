@@ -10,7 +10,7 @@ from comfy_api.latest import Types, io
 from ..dreamer_core.optimize import CleanupConfig, CleanupReport, clean
 from ..dreamer_core.settings import Setting
 from .host.progress import say
-from .host.splat import items, pack
+from .host.splat import items, pack, refuse_empty
 from .sockets import CATEGORY, errors_named
 from .widgets import plain_values, plain_widgets, settings_of
 
@@ -47,7 +47,7 @@ class DreamerXLCleanup(io.ComfyNode):
     def execute(cls, splat: Types.SPLAT, **values: Any) -> io.NodeOutput:
         with errors_named("Dreamer XL Clean Up"), torch.inference_mode(False):
             config = CleanupConfig(**plain_values(_settings(), values))
-            done = [clean(one, config) for one in items(splat)]
+            done = [clean(one, config) for one in refuse_empty(items(splat))]
             report = CleanupReport(*(sum(counts) for counts in zip(*((r.transparent, r.floaters) for _, r in done))))
             say(described(report), cls.hidden.unique_id)
             return io.NodeOutput(pack([one for one, _ in done]))

@@ -20,13 +20,12 @@ from torch import Tensor
 
 from ..dreamer_core import __version__
 from ..dreamer_core.cameras import turntable as turntable_cameras
-from ..dreamer_core.errors import InputError
 from ..dreamer_core.files import claimed, remove_abandoned, write_atomically
 from ..dreamer_core.formats import FORMATS, save_gaussians
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.media import FILMS, check_film, contact_sheet, render_views, write_film
 from .host.images import cancellable, to_pil
-from .host.splat import from_splat
+from .host.splat import from_splat, refuse_empty
 from .sockets import CATEGORY, errors_named
 
 TIPS = {f.suffix[1:]: f.tip for f in FORMATS if f.write is not None}
@@ -167,9 +166,7 @@ class DreamerXLExport(io.ComfyNode):
         turntable_fps: int = 24,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Export"):
-            parts = from_splat(splat)
-            if not parts or any(len(g) == 0 for g in parts):
-                raise InputError("splat", "at least one Gaussian", "an empty splat")
+            parts = refuse_empty(from_splat(splat))
             check_film(f".{turntable}", turntable_resolution, turntable_fps, ("turntable_resolution", "turntable_fps"))
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 filename_prefix, folder_paths.get_output_directory()

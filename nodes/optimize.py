@@ -158,6 +158,7 @@ def run(
         raise InputError("prompt", f"words for artefacts, which {method.name} needs", "none", "see Dreamer XL Prompt")
     device = model.load_device
     backend = resolve_backend(renderer, device)
+    start = one_from_splat(splat) if work is None else None
     inputs = (model, vae, prompt, splat, config.recipe, backend, work)
     name, note = run_name(*inputs)
     known = joined(known, without_effect(method, model))
@@ -165,7 +166,7 @@ def run(
     if note:
         say(note, node_id)
     store = RunStore(name)
-    made = Run.begin(config, store, one_from_splat(splat) if work is None else None, device, work)
+    made = Run.begin(config, store, start, device, work)
     if made.finished:
         return made, note
     place = None if work is None else work.placement.back

@@ -7,10 +7,9 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.cameras import turntable
-from ..dreamer_core.errors import InputError
 from .host.images import views_image
 from .host.results import PICTURE_SIZE, PICTURES, view_ui
-from .host.splat import from_splat
+from .host.splat import from_splat, refuse_empty
 from .sockets import CATEGORY, errors_named
 
 
@@ -34,9 +33,7 @@ class DreamerXLPreview(io.ComfyNode):
     @classmethod
     def execute(cls, splat: Types.SPLAT) -> io.NodeOutput:
         with errors_named("Dreamer XL Preview"):
-            parts = from_splat(splat)
-            if not parts or any(len(g) == 0 for g in parts):
-                raise InputError("splat", "at least one Gaussian", "an empty splat")
+            parts = refuse_empty(from_splat(splat))
             device = mm.get_torch_device()
             orbit = turntable(PICTURES, PICTURE_SIZE, elevation=15.0)
             white = torch.ones(3, device=device)

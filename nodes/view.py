@@ -12,7 +12,7 @@ from comfy_api.latest import Types, io
 from ..dreamer_core.cameras import Cameras, turntable
 from ..dreamer_core.media import render_outputs
 from .host.images import cancellable, depth_image, parse_color
-from .host.splat import from_splat
+from .host.splat import from_splat, refuse_empty
 from .sockets import CATEGORY, chosen, errors_named, validated, wrong_choice
 
 PATHS = ("turntable", "view")
@@ -156,7 +156,7 @@ class DreamerXLRender(io.ComfyNode):
         with errors_named("Dreamer XL Render"):
             cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov, half_width)
             color, device = parse_color(background), mm.get_torch_device()
-            parts = from_splat(splat)
+            parts = refuse_empty(from_splat(splat))
             shape = (len(parts) * len(cameras), cameras.height, cameras.width)
             images, alphas, depths = (torch.empty(*shape, channels) for channels in (3, 1, 1))
             outputs = (out for g in parts for out in render_outputs(g.to(device), cameras, color, depth=True))

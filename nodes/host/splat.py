@@ -15,6 +15,8 @@ from ...dreamer_core.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
 
+TENSORS = ("positions", "scales", "rotations", "opacities", "sh")
+"""What a SPLAT consists of."""
 HARMONICS = (0, 3, 8, 15)
 """Higher coefficients that a whole degree has."""
 
@@ -23,7 +25,11 @@ def items(splat: Types.SPLAT) -> list[Gaussians]:
     """Every object of a batch at its real length, in the SPLAT's own frame, float32 on the CPU.
 
     Rows that nothing can draw (NaN, inf, a rotation of length 0) are left out, which a line says.
+    Errors: InputError for what is no SPLAT.
     """
+    if not all(isinstance(getattr(splat, name, None), Tensor) for name in TENSORS):
+        got = "nothing" if splat is None else f"a {type(splat).__name__}"
+        raise InputError("splat", "a SPLAT", got, "link an output that has one")
     batch, padded = splat.positions.shape[:2]
     lengths = [padded] * batch if splat.counts is None else [int(n) for n in splat.counts]
     names = ["the splat"] if batch == 1 else [f"splat {i + 1} of {batch}" for i in range(batch)]
@@ -53,6 +59,13 @@ def _whole_degrees(higher: Tensor) -> Tensor:  # [N, K, 3] -> [N, 0|3|8|15, 3]
         log.warning("the splat: spherical harmonics above degree 3 are left out")
     width = next((k for k in HARMONICS if k >= there), HARMONICS[-1])
     return torch.nn.functional.pad(higher[:, :width], (0, 0, 0, max(0, width - there)))
+
+
+def refuse_empty(parts: list[Gaussians]) -> list[Gaussians]:
+    """The objects. Errors: InputError where there is none, or one has no Gaussian."""
+    if not parts or any(len(g) == 0 for g in parts):
+        raise InputError("splat", "at least one Gaussian", "an empty splat")
+    return parts
 
 
 def pack(parts: list[Gaussians]) -> Types.SPLAT:

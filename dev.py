@@ -30,6 +30,7 @@ HOST_TEST_TOOLS = (
     "peft>=0.15",
     "accelerate>=1.0",
     "selenium>=4.25",
+    "torchmetrics>=1.4",
 )
 DEMO_PROMPT = "a red mug"
 DEMO_VIEWS = 6

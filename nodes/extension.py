@@ -8,6 +8,7 @@ from .cameras import DreamerXLCameras
 from .change import DreamerXLEdit, DreamerXLRestyle
 from .cleanup import DreamerXLCleanup
 from .density import DreamerXLDensityControl
+from .evaluate import DreamerXLEvaluate
 from .export import DreamerXLExport
 from .guidance import DreamerXLGradientClip, DreamerXLTSMGuidance
 from .host.snapshots import add_routes
@@ -51,6 +52,7 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLPreview,
             DreamerXLMesh,
             DreamerXLExport,
+            DreamerXLEvaluate,
         ]
 
 

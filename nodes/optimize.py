@@ -12,6 +12,7 @@ from comfy_api.latest import Types, io
 from ..dreamer_core.cameras import turntable
 from ..dreamer_core.editing.work import Work
 from ..dreamer_core.errors import InputError
+from ..dreamer_core.evaluation.best_of import BEST_OF, TRIAL_STEPS, best_trial, judge_trial, trial_length
 from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
@@ -43,7 +44,17 @@ from .sockets import (
     errors_named,
     validated,
 )
-from .widgets import PRESET, Overrides, on_preset, one_of, overrides, preset_widgets, seed_widget, settings_of
+from .widgets import (
+    PRESET,
+    Overrides,
+    on_preset,
+    one_of,
+    overrides,
+    plain_widgets,
+    preset_widgets,
+    seed_widget,
+    settings_of,
+)
 
 NAME = "Dreamer XL Optimize"
 CHANGING = "not resumable: something in the model changes while it runs"
@@ -192,6 +203,40 @@ def run(
     return made, note
 
 
+def best_seed(
+    model: Any,
+    vae: Any,
+    prompt: PromptBundle,
+    splat: Types.SPLAT,
+    config: OptimizeConfig,
+    count: int,
+    trial_steps: int,
+    renderer: str,
+    node_id: str | None,
+    workflow: str | None,
+) -> tuple[OptimizeConfig, str]:
+    """The configuration with the seed whose trial the teacher likes best, and what to tell of it.
+
+    Every trial is a run that is stored like any other, so the best one goes on from its state.
+    """
+    if count == 1:
+        return config, ""
+    steps = trial_length(config.steps, trial_steps)
+    device, found = model.load_device, []
+    size: dict[str, Any] = {"views": 1, "resolution": config.resolution, "sizes": prompt.sizes}
+    seeds = [(config.seed + i) % 2**64 for i in range(count)]
+    for i, seed in enumerate(seeds, 1):
+        trial = replace(config, seed=seed, steps=steps)
+        made, _ = run(model, vae, prompt, splat, trial, renderer, node_id, workflow, f"trial {i} of {count}")
+        gaussians = made.state.gaussians.detach()
+        with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, _):
+            views = on_device(prompt.views, device)
+            found.append(judge_trial(teacher, views, gaussians, config.resolution, resolve_backend(renderer, device)))
+    best = best_trial(found)
+    values = ", ".join(f"{m.name} {m.value:.2f}" for m in found[best])
+    return replace(config, seed=seeds[best]), f"seed {seeds[best]}, best of {count}: {values}"
+
+
 class DreamerXLOptimize(io.ComfyNode):
     """SPLAT from a prompt, by score distillation."""
 
@@ -256,6 +301,7 @@ class DreamerXLOptimize(io.ComfyNode):
                 placed["memory"],
                 cleanup,
                 *preset_widgets(setting for name, setting in top.items() if name not in PLACED),
+                *plain_widgets((BEST_OF, TRIAL_STEPS)),
             ],
             outputs=[
                 io.Splat.Output(display_name="splat", tooltip="The finished object."),
@@ -291,6 +337,8 @@ class DreamerXLOptimize(io.ComfyNode):
         renderer: str = "auto",
         regularizers: Overrides | None = None,
         cleanup: str = PRESET,
+        best_of: int = BEST_OF.default,
+        trial_steps: int = TRIAL_STEPS.default,
         **values: Any,
     ) -> io.NodeOutput:
         with errors_named(NAME), torch.inference_mode(False), torch.enable_grad():
@@ -303,7 +351,9 @@ class DreamerXLOptimize(io.ComfyNode):
             config, fit = fitted_to(model, config, cls.hidden, *settings)
             useless = joined(fit.note, useless)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
-            made, note = run(model, vae, prompt, splat, config, renderer, cls.hidden.unique_id, workflow, useless)
+            scene, shown_on = (model, vae, prompt, splat), (renderer, cls.hidden.unique_id, workflow)
+            config, chosen = best_seed(*scene, config, best_of, trial_steps, *shown_on)
+            made, note = run(*scene, config, *shown_on, joined(chosen, useless))
             gaussians = made.result()
             if config.cleanup.enabled:
                 line = f"{len(gaussians):,} Gaussians · {described(made.cleaned)}"

@@ -1,4 +1,5 @@
-"""The command line: `generate`, `restyle`, `edit`, `preview`, `render`, `info`, `convert`."""
+"""The command line: `generate`, `restyle`, `edit`, `batch`, `evaluate`, `report`, `preview`, `render`, `info`,
+`convert`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import torch
 from .. import __version__
 from ..errors import DivergenceError, InputError
 from ..optimize.shortage import is_out_of_memory
-from . import change, convert, generate, info, preview, render
+from . import batch, change, convert, evaluate, generate, info, preview, render, report
 
 USAGE_ERROR = 2
 
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dreamer_core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, change, preview, render, info, convert):
+    for module in (generate, change, batch, evaluate, report, preview, render, info, convert):
         module.add_command(commands)
     return parser
 

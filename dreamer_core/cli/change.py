@@ -28,6 +28,7 @@ from .generate import (
     add_result_options,
     add_teacher_options,
     add_view_options,
+    make,
     preset_name,
     run_in_folder,
 )
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         _tell(work)
         return Beginning(None, _described(args, gaussians, work, source is not None), work, source)
 
-    return run_in_folder(args, config, prompt, begin)
+    return run_in_folder(args, lambda place: make(args, config, prompt, place, begin))
 
 
 def _named(option: str, make: Any) -> Any:

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,22 @@ import torch
 from ..editing.work import Work
 from ..errors import InputError
 from ..gaussians import Gaussians
-from ..optimize import PRESETS, OptimizeConfig
+from ..optimize import PRESETS, OptimizationState, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
 from ..optimize.profiles import Fitted, fitted
 from ..orbit import CAMERA_PRESETS
-from ..prompts import PromptConfig, encode_prompts
+from ..prompts import PromptConfig
 from ..setting_values import show
+from .best_of_options import add_best_of_options, check_best_of
 from .exports import parse_exports
 from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name, own_folder
 from .run_folder import EXPORTS, RunFolder
-from .session import Session
+from .session import Interrupt, Session
+from .teachers import Teachers
 
 if TYPE_CHECKING:
     from ..teachers.sdxl.loading import DiffusersSDXL
@@ -74,6 +76,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("generate", help="make a splat from a prompt")
     add_recipe_options(parser)
     add_result_options(parser)
+    add_best_of_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -104,6 +107,8 @@ class Beginning:
     """Of a splat that is changed."""
     source: PromptConfig | None = None
     """What that splat is, in words."""
+    made: tuple[OptimizationState, list[dict[str, Any]]] | None = None
+    """The first steps, where they are made already, and their lines of metrics.csv."""
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -202,17 +207,16 @@ def run(args: argparse.Namespace) -> int:
     everything = checked(args)
     if everything is None:
         return 0
-    config = everything.optimization
-
-    def begin(device: torch.device) -> Beginning:
-        return Beginning(*start(args, config.seed, PRESETS[preset_name(args)].count, device, args.resume))
-
-    return run_in_folder(args, config, everything.prompt, begin)
+    check_best_of(args, everything.optimization)
+    return run_in_folder(args, lambda place: make_from_prompt(args, everything, place))
 
 
-def run_in_folder(
-    args: argparse.Namespace, config: OptimizeConfig, prompt: PromptConfig, begin: Callable[[torch.device], Beginning]
-) -> int:
+def from_shape(args: argparse.Namespace, seed: int) -> Callable[[torch.device], Beginning]:
+    """What begins a run with the Gaussians that the options ask for."""
+    return lambda device: Beginning(*start(args, seed, PRESETS[preset_name(args)].count, device, args.resume))
+
+
+def run_in_folder(args: argparse.Namespace, make_it: Callable[[Place], int]) -> int:
     """Check where the result goes, and make it there."""
     exports = parse_exports(args.export)
     device = resolve_device(args.device)
@@ -221,25 +225,46 @@ def run_in_folder(
         raise InputError("--resume", "--out with the folder of the run", "no --out")
     check_writable(args.out or OUTPUTS / folder_name(args.prompt))
     with own_folder(args.out, args.prompt) as path:
-        return make(args, config, prompt, exports, device, renderer, RunFolder(path), begin)
+        return make_it(Place(RunFolder(path), device, renderer, exports))
+
+
+def make_from_prompt(args: argparse.Namespace, everything: GenerateConfig, place: Place) -> int:
+    """One run, or the best of several."""
+    config = everything.optimization
+    if args.best_of > 1:
+        from .best_of import make_best  # which makes the best one by this module
+
+        return make_best(args, config, everything.prompt, place)
+    return make(args, config, everything.prompt, place, from_shape(args, config.seed))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works: its folder, its hardware, its teachers, and what tells it to stop."""
+
+    folder: RunFolder
+    device: torch.device
+    renderer: str
+    exports: tuple[str, ...] = ()
+    teachers: Teachers = field(default_factory=Teachers)
+    interrupt: Interrupt | None = None
+    """Asked after every step; None: Ctrl-C."""
 
 
 def make(
     args: argparse.Namespace,
     config: OptimizeConfig,
     prompt: PromptConfig,
-    exports: tuple[str, ...],
-    device: torch.device,
-    renderer: str,
-    folder: RunFolder,
+    place: Place,
     begin: Callable[[torch.device], Beginning],
 ) -> int:
     """Load, optimise and write into a folder that is this run's own."""
+    folder, device, renderer = place.folder, place.device, place.renderer
     folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
     beginning = begin(device)
     started_from, work = beginning.described, beginning.work
-    teacher = load_teacher(args, device)
+    teacher = place.teachers.get(args, device)
     config, fit = fit_to(args, config, teacher)
     settings = {
         "prompt": prompt,
@@ -256,12 +281,14 @@ def make(
     if args.resume:
         folder.check_identity(identity)
     session = Session(
-        config, identity, renderer, folder, settings, beginning.gaussians, device, args.resume, exports, work
+        config, identity, renderer, folder, settings, beginning.gaussians, device, args.resume, place.exports, work
     )
-    prompts = encode_prompts(teacher, prompt)
-    if work is not None and beginning.source is not None:
-        session.made.work = work.with_source(encode_prompts(teacher, beginning.source))
-    teacher.release_text_encoders()
+    session.interrupt = place.interrupt
+    if beginning.made is not None:
+        session.go_on_from(*beginning.made)
+    prompts, *sources = place.teachers.encode(teacher, prompt, *filter(None, [beginning.source]))
+    if work is not None and sources:
+        session.made.work = work.with_source(sources[0])
     plan = prepare(args, teacher, config, device, folder.memory_plan(config.memory) if args.resume else None)
     return session.run(teacher, prompts, plan)
 

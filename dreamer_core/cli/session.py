@@ -37,7 +37,7 @@ ELEVATION = 15.0
 """Degrees above the horizon of the pictures and the film."""
 
 
-class _Interrupt:
+class Interrupt:
     """Set by the first Ctrl-C, which lets the current step finish; the second one stops at once."""
 
     def __init__(self) -> None:
@@ -51,8 +51,12 @@ class _Interrupt:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Interrupt]:
-    interrupt = _Interrupt()
+def interruptible(given: Interrupt | None) -> Iterator[Interrupt]:
+    """Listens to Ctrl-C, unless somebody else does and has `given` what to ask."""
+    if given is not None:
+        yield given
+        return
+    interrupt = Interrupt()
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield interrupt
@@ -78,6 +82,8 @@ class Session:
     exports: tuple[str, ...] = ()
     work: Work | None = None
     """Of a splat that is changed."""
+    interrupt: Interrupt | None = None
+    """What tells it to stop; None: Ctrl-C."""
     status: str = "running"
     phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.perf_counter)
@@ -90,6 +96,11 @@ class Session:
         self.exported: list[Path] = []
         self.kept: Gaussians | None = None
         self.rows: list[dict[str, Any]] = list(self.folder.read_metrics(self.state.step)) if self.resumed else []
+
+    def go_on_from(self, state: OptimizationState, rows: list[dict[str, Any]]) -> None:
+        """Steps that were made already, with their lines of metrics.csv."""
+        self.made.state, self.rows = state, list(rows)
+        self.first_step = state.step
 
     @property
     def state(self) -> OptimizationState:
@@ -111,7 +122,7 @@ class Session:
         self.write_log()
         print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once
         next(render_views(self.state.gaussians.detach(), turntable(1, 64), WHITE, self.renderer))
-        with _interruptible() as interrupt:
+        with interruptible(self.interrupt) as interrupt:
             try:
                 self.optimise(teacher, prompts, interrupt)
                 self.check_result()
@@ -134,7 +145,7 @@ class Session:
                 "lower the learning rates (--set learning_rates...=) or the guidance scale (--cfg)"
             )
 
-    def optimise(self, teacher: Teacher, prompts: PromptProcessor, interrupt: _Interrupt) -> None:
+    def optimise(self, teacher: Teacher, prompts: PromptProcessor, interrupt: Interrupt) -> None:
         """All steps, until the end or an interrupt."""
         from tqdm import tqdm
 
@@ -205,7 +216,7 @@ class Session:
             }
         )
 
-    def make_pictures(self, interrupt: _Interrupt) -> None:
+    def make_pictures(self, interrupt: Interrupt) -> None:
         """The contact sheet, and unless interrupted the film; no picture of an earlier splat stays beside this one."""
         self.folder.remove_pictures()
         from tqdm import tqdm

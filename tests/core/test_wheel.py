@@ -14,6 +14,8 @@ from dreamer_core import __version__
 from dreamer_core.cli import generate, main
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = {".py", ".jsonl", ".html", ".css", ".js"}
+"""Of the package: its code, the suites, and the parts of a report."""
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
@@ -33,7 +35,9 @@ def test_it_holds_the_core_with_its_checkpoint_and_nothing_else(wheel):
     info = f"dreamer_xl-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"dreamer_core", info}
     source, starter = ROOT / "dreamer_core", ROOT / "starter" / "checkpoint"
-    modules = {f"dreamer_core/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
+    modules = {
+        f"dreamer_core/{path.relative_to(source).as_posix()}" for path in source.rglob("*") if path.suffix in PARTS
+    }
     data = {
         f"dreamer_core/starter/{path.relative_to(starter).as_posix()}" for path in starter.rglob("*") if path.is_file()
     }

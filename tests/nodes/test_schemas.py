@@ -28,6 +28,7 @@ NODES = {
     "DreamerXLMesh",
     "DreamerXLMultiView",
     "DreamerXLExport",
+    "DreamerXLEvaluate",
 }
 
 

@@ -113,6 +113,7 @@ class DiffusersSDXL(PlainTeacher):
         self._few_step = few_step
         self.multiview = multiview
         self._sizes: dict[tuple[int, int], Tensor] = {}
+        self._checkpointed = self._compiled = False
         self._unet = unet
         self._vae = vae
         self._towers = list(towers)
@@ -166,15 +167,22 @@ class DiffusersSDXL(PlainTeacher):
         return saved_bytes_per_pixel(self._vae.encoder)
 
     def limit_memory(self, *, checkpoint_encoder: bool, max_batch: int | None) -> None:
-        """Recompute the encoder's blocks in the backward pass, and split UNet calls; results stay the same."""
-        if checkpoint_encoder:
+        """Recompute the encoder's blocks in the backward pass, and split UNet calls; results stay the same.
+
+        Blocks that are recomputed stay so: a teacher that is kept for another run has less to keep than it might.
+        """
+        if checkpoint_encoder and not self._checkpointed:
             checkpoint_blocks(self._vae.encoder)
+            self._checkpointed = True
         self.max_batch = max_batch
 
     def compile(self) -> None:
         """torch.compile the UNet and the VAE encoder: a slow first step, then faster ones."""
+        if self._compiled:
+            return
         self._unet.compile()
         self._vae.encoder.compile()
+        self._compiled = True
 
     # -- noise ---------------------------------------------------------------------------------------------------
 
@@ -280,6 +288,13 @@ class DiffusersSDXL(PlainTeacher):
                 tokens = torch.cat([states[i][:length] for states, _ in encoded], dim=-1)
                 parts.append(Conditioning(tokens[None], pooled[i : i + 1]))
             return Conditioning.cat(parts)
+
+    def place_text_encoders(self, device: torch.device | str) -> None:
+        """Move the text encoders, so that between the prompts of several runs they take no memory of a GPU."""
+        for tower in self._towers:
+            tower.model.to(device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # or the memory plan takes what they held for used
 
     def release_text_encoders(self) -> None:
         """Free the text encoders' memory; `encode_text` cannot be called after this."""

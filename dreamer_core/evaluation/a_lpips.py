@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def lacking(weights: Path, network: Network) -> str:
     """What LPIPS needs and has not; empty where it has all."""
     for package in ("torchmetrics", "torchvision"):
         try:
-            __import__(package)
+            importlib.import_module(package)
         except ImportError as error:
             return f"missing: the package {package} ({error}); pip install {package}"
     file = weights / "checkpoints" / FILES[network]

@@ -76,20 +76,40 @@ Metadata = Mapping[str, Any]
 graph under `prompt` and `workflow`."""
 
 
+HD_WIDTH, HD_HEIGHT = 1280, 577
+"""From either of these on, films are BT.709; smaller ones are BT.601. Players that look at no tags guess so."""
+BT709, BT601, LIMITED = 1, 6, 1
+"""Numbers of H.264's tags (ITU-T H.273): matrix, primaries and transfer of HD, the matrix of SD, luma of 16 to 235."""
+
+
 def write_mp4(frames: Iterable[Tensor], path: Path, fps: int = 24, metadata: Metadata | None = None) -> None:
-    """Write images [H, W, 3] in [0, 1] with even sides as H.264 through PyAV, atomically; metadata as its tags."""
+    """Write images [H, W, 3] in [0, 1] with even sides as H.264 through PyAV, atomically; metadata as its tags.
+
+    Colours are converted by the matrix that the film is tagged with: BT.709 for HD sizes, BT.601 below. Primaries and
+    transfer are those of BT.709 at every size, for sRGB has the same.
+    """
     import av
+    from av.video.reformatter import ColorRange, Colorspace
 
     def write(temporary: Path) -> None:
         with av.open(str(temporary), "w", options={"movflags": "use_metadata_tags"}) as container:
             container.metadata.update(_json_texts(metadata))
-            stream = None
+            stream, hd = None, False
             for frame in frames:
                 if stream is None:
                     stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "18"})
                     stream.height, stream.width = frame.shape[:2]
                     stream.pix_fmt = "yuv420p"
-                picture = av.VideoFrame.from_ndarray(to_uint8(frame), format="rgb24")
+                    hd = frame.shape[1] >= HD_WIDTH or frame.shape[0] >= HD_HEIGHT
+                    context = stream.codec_context
+                    context.colorspace, context.color_range = BT709 if hd else BT601, LIMITED
+                    context.color_primaries = context.color_trc = BT709
+                picture = av.VideoFrame.from_ndarray(to_uint8(frame), format="rgb24").reformat(
+                    format="yuv420p",
+                    src_color_range=ColorRange.JPEG,
+                    dst_colorspace=Colorspace.ITU709 if hd else Colorspace.ITU601,
+                    dst_color_range=ColorRange.MPEG,
+                )
                 container.mux(stream.encode(picture))
             if stream is None:
                 raise ValueError("write_mp4 needs at least one frame")

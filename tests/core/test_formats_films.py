@@ -184,3 +184,36 @@ def test_no_frames_leave_no_file(tmp_path, suffix):
     with pytest.raises(ValueError, match="at least one frame"):
         write_film(iter(()), tmp_path / f"a{suffix}", 24)
     assert not list(tmp_path.iterdir())
+
+
+MATRICES = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}
+"""Weights of red and blue in luma, by the number of the matrix (ITU-T H.273)."""
+PATCHES = [(0.9, 0.1, 0.1), (0.1, 0.8, 0.2), (0.15, 0.2, 0.9), (0.9, 0.9, 0.1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)]
+
+
+def by_its_tags(frame):
+    """The colour in the middle of a decoded frame, by the equations of the matrix that it names."""
+    y, u, v = (
+        np.frombuffer(bytes(p), np.uint8).reshape(-1, p.line_size)[p.height // 2, p.width // 2] / 1
+        for p in frame.planes
+    )
+    red, blue = MATRICES[int(frame.colorspace)]
+    y, u, v = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    return r, (y - red * r - blue * b) / (1 - red - blue), b
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "matrix"),
+    [(64, 32, 6), (512, 512, 6), (1024, 576, 6), (1280, 720, 1), (64, 640, 1), (1280, 64, 1)],
+)
+def test_films_have_the_colours_that_their_tags_say(tmp_path, width, height, matrix):
+    path = tmp_path / "a.mp4"
+    write_film((torch.tensor(c).expand(height, width, 3) for c in PATCHES), path, 10)
+    with av.open(str(path)) as film:
+        decoded = list(film.decode(film.streams.video[0]))
+    assert len(decoded) == len(PATCHES)
+    for frame, color in zip(decoded, PATCHES):
+        tags = (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
+        assert tuple(map(int, tags)) == (matrix, 1, 1, 1)
+        np.testing.assert_allclose(by_its_tags(frame), color, atol=0.01)

@@ -332,3 +332,100 @@ def test_what_is_no_surface_is_named(tmp_path, caplog):
     assert len(points(tmp_path / "a.obj")[0]) == 4
     assert "lines are left out (2)" in caplog.text
     assert "free-form curves and surfaces are left out (1)" in caplog.text
+
+
+QUAD_ROWS = ["0 0 0", "1 0 0", "1 1 0", "0 1 0"]
+
+
+@pytest.mark.parametrize(
+    ("head", "columns", "want"),
+    [
+        ("OFF", "", None),
+        ("COFF", " 255 128 0 255", (1, 128 / 255, 0)),
+        ("COFF", " 1.0 0.5 0.0 1.0", (1, 0.5, 0)),
+        ("CNOFF", " 0 0 1 0.25 0.5 1.0 1", (0.25, 0.5, 1)),
+        ("NOFF", " 0 0 1", None),
+        ("STOFF", " 0 0", None),
+    ],
+)
+@pytest.mark.parametrize("joined", [" ", "\n", "\n# a comment\n\n"])
+def test_off_with_colours_of_vertices(tmp_path, head, columns, want, joined):
+    rows = "\n".join(row + columns for row in QUAD_ROWS)
+    (tmp_path / "a.off").write_text(f"{head}{joined}4 1 0\n{rows}\n4 0 1 2 3\n")
+    where, rgb = points(tmp_path / "a.off", 500)
+    np.testing.assert_allclose(where.max(0), [1, 1, 0], atol=0.05)
+    if want is None:
+        assert rgb is None
+    else:
+        np.testing.assert_allclose(rgb, np.tile(want, (500, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("color", ["0 128 255", "0 128 255 255", "0.0 0.50196 1.0"])
+def test_off_with_colours_of_faces(tmp_path, color):
+    body = "\n".join([*QUAD_ROWS, f"3 0 1 2 {color}", "3 0 2 3"])
+    (tmp_path / "a.off").write_text(f"OFF\n4 2 0\n{body}\n")
+    where, rgb = points(tmp_path / "a.off", 1000)
+    first = where[:, 1] < where[:, 0]
+    np.testing.assert_allclose(rgb[first], np.tile([0, 128 / 255, 1], (first.sum(), 1)), atol=1e-3)
+    np.testing.assert_allclose(rgb[~first], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("OFF BINARY\n1 1 1\n", "OFF, COFF, NOFF or STOFF in ASCII"),
+        ("4OFF\n1 0 0\n0 0 0 1\n", "begins with '4OFF'"),
+        ("OFF\n1000000000 5 0\n0 0 0\n", "declares 1,000,000,000 vertices and 5 faces in 1 lines"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "names vertex 7 of 3"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n9 0 1 2\n", "cannot be understood"),
+        ("OFF\n1 0 0\nx y z\n", "cannot be understood"),
+    ],
+)
+def test_broken_offs_are_one_line(tmp_path, text, message):
+    (tmp_path / "a.off").write_text(text)
+    with pytest.raises(InputError, match=message):
+        points(tmp_path / "a.off")
+
+
+def stl(header, spare, after=b""):
+    corners = [((0, 0, 0), (1, 0, 0), (1, 1, 0)), ((0, 0, 0), (1, 1, 0), (0, 1, 0))]
+    rows = b"".join(struct.pack("<12fH", 0, 0, 1, *sum(c, ()), s) for c, s in zip(corners, spare))
+    return header.ljust(80, b" ") + struct.pack("<I", 2) + rows + after
+
+
+@pytest.mark.parametrize(
+    ("header", "spare", "want"),
+    [
+        (b"plain", (0, 0), None),
+        (b"solid in binary", (0, 0), None),
+        (b"viscam", (1 << 15 | 31 << 10 | 15 << 5, 0), ((1, 15 / 31, 0), (0.5,) * 3)),
+        (b"x COLOR=\xff\x80\x00\xff y", (31 | 15 << 5, 1 << 15), ((1, 15 / 31, 0), (1, 128 / 255, 0))),
+    ],
+)
+@pytest.mark.parametrize("after", [b"", b"some more"])
+def test_stl_and_its_colours(tmp_path, header, spare, want, after):
+    (tmp_path / "a.stl").write_bytes(stl(header, spare, after))
+    where, rgb = points(tmp_path / "a.stl", 1000)
+    first = where[:, 1] < where[:, 0]
+    assert first.sum() == 500
+    if want is None:
+        assert rgb is None
+    else:
+        for mine, color in ((first, want[0]), (~first, want[1])):
+            np.testing.assert_allclose(rgb[mine], np.tile(color, (mine.sum(), 1)), atol=1e-6)
+
+
+def test_stl_in_text_and_cut_short(tmp_path):
+    corners = ["0 0 0", "1 0 0", "1 1 0", "0 0 0", "1 1 0", "0 1e0 0"]
+    facets = ""
+    for i in (0, 3):
+        rows = "".join(f"  Vertex {c}\n" for c in corners[i : i + 3])
+        facets += f"FACET normal 0 0 1\n outer loop\n{rows} endloop\nendfacet\n"
+    (tmp_path / "a.stl").write_text(f"solid a vertex\n{facets}endsolid\n")
+    np.testing.assert_allclose(points(tmp_path / "a.stl")[0].max(0), [1, 1, 0], atol=0.05)
+    (tmp_path / "b.stl").write_text(f"solid a\n{facets[:68]}\n")
+    with pytest.raises(InputError, match="in the middle of a triangle, after 2 vertices"):
+        points(tmp_path / "b.stl")
+    (tmp_path / "c.stl").write_bytes(stl(b"x", (0, 0))[:-9])
+    with pytest.raises(InputError, match="declares 2 triangles in 175 bytes"):
+        points(tmp_path / "c.stl")

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ...errors import InputError
+from ...formats.bounds import require_memory
 from ..named_files import beside
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,10 @@ class Document:
             except binascii.Error as error:
                 raise BrokenModelError(f"data that is no base64 ({error})") from error
         file = beside(self.path, text, encoded=True)
-        return None if file is None else file.read_bytes()
+        if file is None:
+            return None
+        require_memory(2 * file.stat().st_size, self.path, self.field)
+        return file.read_bytes()
 
 
 def read_tree(path: Path, embedded: bool = True) -> tuple[dict[str, Any], bytes]:

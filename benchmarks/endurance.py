@@ -126,6 +126,10 @@ def graphs_one_after_another(count: int, base: Path) -> Iterator[tuple[int, int]
     """Queue them; the server's process, and how many are done."""
     comfy = Path(os.environ.get("COMFYUI_PATH") or sys.exit("--graphs needs COMFYUI_PATH"))
     sys.path[:0] = [str(ROOT / "tests" / "nodes"), str(comfy)]
+    argv, sys.argv = sys.argv, ["main.py", "--cpu"]
+    importlib.import_module("comfy.options").enable_args_parsing()
+    importlib.import_module("comfy.cli_args")  # which reads them
+    sys.argv = argv
     live, test_server = importlib.import_module("live"), importlib.import_module("test_server")
     with live.Server(comfy, ROOT, base / "server") as server:
         yield server._process.pid, 0

@@ -129,7 +129,7 @@ def kill_once(target: Target, folder: Path, wanted: str, moment: dict[str, Any],
     trial.faults += [f"torn: {text}" for text in target.torn(folder)]
     saved = target.saved(folder)
     trial.lost_steps, trial.lost_seconds = first.steps - saved, round(first.lost(saved), 3)
-    if trial.lost_seconds > interval + SLACK:
+    if trial.lost_steps > 1 and trial.lost_seconds > interval + SLACK:  # one step is always at stake
         trial.faults.append(f"{trial.lost_seconds:.1f} s of work were lost")
     second = Child(partial(target.again, folder), target.steps, folder)
     if code := second.run():

@@ -30,7 +30,7 @@ def report(tmp_path_factory):
         options = {"prompt": prompt, "seed": 1, "guidance.gamma": gamma}
         row = {"name": name, "line": 1, "key": name, "state": "complete", "error": "", "steps": 10 - i}
         rows.append({**row, "gaussians": 7 + i, "seconds": 1.0, "options": options})
-        frames = (torch.full((64, 64, 3), (t + 1) / 49) * torch.eye(3)[i % 3] for t in range(48))
+        frames = (torch.full((64, 64, 3), 0.4 + t / 80) * torch.eye(3)[i % 3] for t in range(48))
         write_mp4(frames, folder / name / "turntable.mp4")
         measure = {"name": "janus", "value": [0.5, 0.25, 0.75, 0.0][i], "protocol": "twelve views"}
         (folder / name / "measures.json").write_text(json.dumps([measure]))

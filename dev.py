@@ -33,7 +33,6 @@ HOST_TEST_TOOLS = (
     "torchmetrics>=1.4",
 )
 DEMO_PROMPT = "a red mug"
-DEMO_VIEWS = 6
 """Three times the preset's: twice the time, and thin parts such as handles and legs come out crisper."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
@@ -156,15 +155,8 @@ def link_pack(comfyui: Path) -> None:
 
 
 def demo_words(words: Sequence[str]) -> list[str]:
-    """Arguments of `generate`: the demo's prompt where none comes first, its views where nothing else decides them."""
-    parser = argparse.ArgumentParser(add_help=False)  # takes abbreviations and --model=X as `generate` does
-    for option in ("--model", "--preset", "--views", "--set"):
-        parser.add_argument(option, action="append", nargs="?", const="", default=[])
-    given, _ = parser.parse_known_args(list(words))
-    settings = [text.partition("=")[0].strip() for text in given.set]
-    prompt = [] if words and not words[0].startswith("-") else [DEMO_PROMPT]
-    chosen = given.model or given.preset or given.views or "views" in settings
-    return [*prompt, *words] if chosen else [*prompt, "--views", str(DEMO_VIEWS), *words]
+    """Arguments of `generate`: the demo's prompt where none comes first."""
+    return [*words] if words and not words[0].startswith("-") else [DEMO_PROMPT, *words]
 
 
 def command_demo(arguments: argparse.Namespace) -> int:

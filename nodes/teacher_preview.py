@@ -12,7 +12,6 @@ from comfy_api.latest import Types, io, ui
 from torch import Tensor
 
 from ..dreamer_core.gaussians import Gaussians
-from ..dreamer_core.initializers import initial_shape
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.optimize.profiles import Fitted
@@ -104,7 +103,7 @@ class DreamerXLTeacherPreview(io.ComfyNode):
             settings = (guidance, cameras, density, own)
             config, fit = fitted_to(model, build_config(preset, *settings), cls.hidden, *settings)
             if splat is None:
-                start = initial_shape("sphere", PRESETS[preset].count, torch.Generator().manual_seed(seed))
+                start = PRESETS[preset].start(torch.Generator().manual_seed(seed))
             else:
                 start = one_from_splat(splat)
             sampling = SamplingConfig(**plain_values(own_settings(SamplingConfig), values)).for_teacher(fit.profile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from .world import (
     COLOURS,
     GOLD,
     KIND_NAMES,
+    OVERHEAD_FROM,
     PATTERNS,
     SECOND,
     Subject,
@@ -63,6 +64,7 @@ class Views:
     layers: Tensor  # [V, 128, 128, 7] uint8
     kind: Tensor  # [V] index into KIND_NAMES
     azimuth: Tensor  # [V] degrees
+    elevation: Tensor  # [V] degrees
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -70,17 +72,18 @@ class Views:
 
 def load_views(split: str = "train", chunks: int | None = None) -> Views:
     """All traced views of a split (the first `chunks` files of each kind)."""
-    layers, kinds, azimuths = [], [], []
+    layers, kinds, azimuths, elevations = [], [], [], []
     for index, kind in enumerate(KIND_NAMES):
         files = sorted((WORK / "layers").glob(f"{split}_{kind}_*.pt"))[:chunks]
         for file in files:
             data = torch.load(file, weights_only=True)
             layers.append(data["layers"])
             azimuths.append(data["azimuth"])
+            elevations.append(data["elevation"])
             kinds.append(torch.full((len(data["azimuth"]),), index))
     if not layers:
         raise FileNotFoundError(f"no traced views in {WORK / 'layers'}; run `python -m starter.train --stage data`")
-    return Views(torch.cat(layers), torch.cat(kinds), torch.cat(azimuths))
+    return Views(torch.cat(layers), torch.cat(kinds), torch.cat(azimuths), torch.cat(elevations))
 
 
 FIRST_COLOURS = torch.tensor([COLOURS[c] for c in COLOURS])
@@ -95,12 +98,13 @@ class Words:
     colour: Tensor  # [B] index into COLOURS
     pattern: Tensor  # [B] index into PATTERNS
     azimuth: Tensor  # [B] degrees
+    elevation: Tensor  # [B] degrees
 
     def __len__(self) -> int:
         return len(self.kind)
 
     def __getitem__(self, index: Tensor) -> Words:
-        return Words(self.kind[index], self.colour[index], self.pattern[index], self.azimuth[index])
+        return Words(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def subject(self, i: int) -> Subject:
         return Subject(KIND_NAMES[self.kind[i]], list(COLOURS)[self.colour[i]], PATTERNS[self.pattern[i]])
@@ -114,19 +118,29 @@ def allowed_table(heldout: bool = False) -> Tensor:
     return table
 
 
-def draw_words(kind: Tensor, azimuth: Tensor, generator: torch.Generator, everything: bool = False) -> Words:
-    """Random colours and patterns for views of `kind` [B]; held-out combinations only with `everything`."""
+def draw_words(
+    kind: Tensor,
+    azimuth: Tensor,
+    generator: torch.Generator,
+    everything: bool = False,
+    elevation: Tensor | None = None,
+) -> Words:
+    """Random colours and patterns for views of `kind` [B]; held-out combinations only with `everything`.
+
+    Without `elevation` the height is one that captions do not tell.
+    """
+    elevation = torch.full_like(azimuth, OVERHEAD_FROM) if elevation is None else elevation
     allowed = torch.ones_like(allowed_table()) if everything else allowed_table()
     flat = allowed[kind].flatten(1).float()  # [B, C P]
     choice = torch.multinomial(flat, 1, generator=generator)[:, 0]
-    return Words(kind, choice // len(PATTERNS), choice % len(PATTERNS), azimuth)
+    return Words(kind, choice // len(PATTERNS), choice % len(PATTERNS), azimuth, elevation)
 
 
 def draw_images(
     views: Views, index: Tensor, generator: torch.Generator, *, everything: bool = False, style: str = ""
 ) -> tuple[Tensor, Words]:
     """Images [B, 3, 128, 128] in [0, 1] of the views `index` in random colours, patterns and backgrounds."""
-    words = draw_words(views.kind[index], views.azimuth[index], generator, everything)
+    words = draw_words(views.kind[index], views.azimuth[index], generator, everything, views.elevation[index])
     layers = views.layers[index].float() / 255
     first, second = FIRST_COLOURS[words.colour], SECOND_COLOURS[words.colour]
     if style == "gold":

@@ -27,8 +27,8 @@ from dreamer_core.files import write_atomically
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.initializers import from_points, initial_shape
 from dreamer_core.media import contact_sheet, write_png
-from dreamer_core.optimize import PRESETS, OptimizationState, optimize
-from dreamer_core.optimize.presets import STARTER_SIDES
+from dreamer_core.optimize import OptimizationState, optimize
+from dreamer_core.optimize.presets import STARTER_SIDES, STARTER_TRAJECTORY
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.rendering import render
@@ -38,11 +38,11 @@ from .dataset import WORK
 from .export import OUTPUT
 from .judge import COLOUR_NAMES, load_judge
 from .shapes import KINDS
-from .studies import STUDIES, Variant, evaluations_per_step, prompts_20, with_steps
+from .studies import STARTER, STUDIES, Variant, evaluations_per_step, prompts_20, with_steps
 from .truth import VIEWS, cameras, nearness
 from .world import KIND_NAMES, Subject, union_distance
 
-COUNT = 4000
+COUNT = STARTER.count
 CLOUD_NOISE = 0.03
 """World units by which the points of the initial cloud miss the surface."""
 
@@ -87,7 +87,10 @@ def make(
 ) -> tuple[OptimizationState, dict[str, Any]]:
     """One object and what its making cost."""
     generator = step_generator(seed, 0, "init")
-    start = rough_cloud(subject.kind, COUNT, generator) if variant.cloud else initial_shape("sphere", COUNT, generator)
+    if variant.cloud:
+        start = rough_cloud(subject.kind, COUNT, generator)
+    else:
+        start = initial_shape("sphere", COUNT, generator, size=variant.size, opacity=variant.opacity)
     config = replace(variant.config, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
     prompts = encode_prompts(teacher, PromptConfig(subject.prompt(), **{**STARTER_SIDES, **variant.prompt}))
@@ -213,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.jobs > 1:  # for the processes that will be started
         os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    base = PRESETS["starter"].config
+    base = STARTER.config if options.study == "kinds" else STARTER_TRAJECTORY
     if options.steps is not None:
         base = with_steps(base, options.steps)
     variants = STUDIES[options.study](base)

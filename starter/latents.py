@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from .train_vae import load_vae
 
 FOLDER = WORK / "latents"
 SHARD = 640
+NAMES = tuple(f.name for f in fields(Words))
+"""What a shard says of its latents."""
 ROUNDS = 4
 """Times that every view is encoded, each time in other colours and on another background."""
 
@@ -31,7 +34,8 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
     def encode(job: tuple[int, int, Tensor]) -> None:
         turn, i, part = job
         path = folder / f"{turn:02d}_{i:03d}.pt"
-        if path.exists() and torch.load(path, weights_only=True).get("scale") == scale:
+        found = torch.load(path, weights_only=True) if path.exists() else {}
+        if found.get("scale") == scale and set(NAMES) <= set(found):
             return
         generator = torch.Generator().manual_seed(1000 * turn + i)
         pieces, words = [], []
@@ -41,7 +45,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 pieces.append((vae.encoder(images).float() * scale).half().contiguous())
             words.append(said)
-        stacked = {n: torch.cat([getattr(w, n) for w in words]) for n in ("kind", "colour", "pattern", "azimuth")}
+        stacked = {n: torch.cat([getattr(w, n) for w in words]) for n in NAMES}
         save_atomically({"latents": torch.cat(pieces), "scale": scale, **stacked}, path)
 
     threads = torch.get_num_threads()
@@ -56,4 +60,4 @@ def load_latents(folder: Path = FOLDER) -> tuple[Tensor, Words]:
     if not shards:
         raise FileNotFoundError("no latents yet; run `python -m starter.train --stage latents`")
     latents = torch.cat([s["latents"] for s in shards])
-    return latents, Words(*[torch.cat([s[n] for s in shards]) for n in ("kind", "colour", "pattern", "azimuth")])
+    return latents, Words(*[torch.cat([s[n] for s in shards]) for n in NAMES])

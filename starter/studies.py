@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dreamer_core.optimize import DensityConfig, OptimizeConfig, cost
+from dreamer_core.optimize import PRESETS, DensityConfig, OptimizeConfig, cost
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.setting_values import changed
 from dreamer_core.teachers.teacher import Conditioning
@@ -26,6 +26,13 @@ class Variant:
     """Fields of PromptConfig besides the prompt."""
     cloud: bool = False
     """Begin with a rough cloud of the object's own shape, as a text-to-shape model gives it, not with a ball."""
+    size: float = 0.6
+    """Radius of that ball in world units."""
+    opacity: float = 0.1
+    """Of its Gaussians."""
+
+
+STARTER = PRESETS["starter"]
 
 
 def prompts_20() -> list[Subject]:
@@ -56,7 +63,7 @@ def of_ablation(base: OptimizeConfig) -> list[Variant]:
     no_words = {"front": "", "side": "", "back": "", "left": "", "right": ""}
     one_side = {"left": "", "right": ""}
     return [
-        Variant("starter preset", base),
+        Variant("TSM", base),
         guided("gamma 0 (ISM)", gamma=0.0),
         guided("gamma 0.3", gamma=0.3),
         Variant("no clipping", replace(base, clip=replace(base.clip, mode="off"))),
@@ -87,7 +94,7 @@ def of_clipping(base: OptimizeConfig) -> list[Variant]:
 
 def of_kinds(base: OptimizeConfig) -> list[Variant]:
     """The preset alone, on many kinds and seeds."""
-    return [Variant("starter preset", base)]
+    return [Variant("starter preset", base, size=STARTER.size, opacity=STARTER.opacity)]
 
 
 STUDIES = {"kinds": of_kinds, "methods": of_methods, "clipping": of_clipping, "ablation": of_ablation}

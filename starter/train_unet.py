@@ -16,7 +16,7 @@ from .latents import load_latents
 from .model import TextEncoders, alphas_cumprod, build_unet, predict
 from .progress import Average, Clock, Parts, load_checkpoint, save_atomically, save_sheet
 from .train_vae import load_vae
-from .world import VIEW_WORDS, view_words
+from .world import OVERHEAD, VIEW_WORDS, overhead_share, view_words
 
 CHECKPOINT = WORK / "unet.pt"
 CPU = torch.device("cpu")
@@ -28,10 +28,14 @@ NOTHING_BEFORE = {"steps": 0, "images": 0, "minutes": 0}
 """What finished weights that this training started from had seen: steps, latents, minutes."""
 AVERAGE_EVERY = 5
 """Steps between two updates of the averaged weights."""
+LOUD = 4.0
+"""Largest extra weight of high noise."""
 EMPTY = 0.12
 """Share of empty captions: the unconditional branch that TSM, ISM and guidance need."""
 BLENDED = 0.7
 """Share of the captions with a view whose embedding is blended between two view words by azimuth, as in 3D."""
+HIGH = 0.85
+"""Share of the captions with a view that tell the height, too: "overhead view" is blended in by elevation, as in 3D."""
 SIDED = 0.85
 """Share of the captions that tell left from right; the others say "side view" of both."""
 SHEET_PROMPTS = tuple(
@@ -70,32 +74,37 @@ class Nets:
 def encode_captions(text: TextEncoders, words: Words, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Context [B, 77, 128] and pooled [B, 128] of random captions of `words`, with views blended as in 3D."""
     count = len(words)
-    draws = torch.rand(count, 3, generator=generator).tolist()
+    draws = torch.rand(count, 4, generator=generator).tolist()
     texts: list[str] = []
-    others: list[str] = []
+    rows: list[int] = []
     shares: list[float] = []
-    for i, (keep, blend, sided) in enumerate(draws):
+    for i, (keep, blend, sided, height) in enumerate(draws):
         first, second, share = view_words(float(words.azimuth[i]), sided < SIDED)
         if blend >= BLENDED:  # the nearer word alone
             first, share = (second if share > 0.5 else first), 0.0
         said = "" if keep < EMPTY else caption(words.subject(i), first, generator)
-        texts.append(said)
-        others.append(said.removesuffix(first) + second)
-        shares.append(share if said.endswith(first) else 0.0)
-    weight = torch.tensor(shares)
-    blended = (weight > 0).nonzero()[:, 0]
-    context, pooled = text(texts + [others[i] for i in blended.tolist()])
-    amount, blended = weight[blended].to(context.device), blended.to(context.device)
-    context, other = context[:count], context[count:]
-    pooled, other_pooled = pooled[:count], pooled[count:]
-    context = context.index_add(0, blended, amount[:, None, None] * (other - context[blended]))
-    pooled = pooled.index_add(0, blended, amount[:, None] * (other_pooled - pooled[blended]))
-    return context, pooled
+        plain = not said.endswith(first)
+        over = 0.0 if plain or height >= HIGH else overhead_share(float(words.elevation[i]))
+        share = 0.0 if plain else share
+        for words_of, weight in ((first, (1 - over) * (1 - share)), (second, (1 - over) * share), (OVERHEAD, over)):
+            if weight > 0:
+                texts.append(said if words_of == first else said.removesuffix(first) + words_of)
+                rows.append(i)
+                shares.append(weight)
+    context, pooled = text(texts)
+    index, weights = torch.tensor(rows, device=context.device), torch.tensor(shares, device=context.device)
+    return (
+        context.new_zeros(count, *context.shape[1:]).index_add(0, index, weights[:, None, None] * context),
+        pooled.new_zeros(count, pooled.shape[1]).index_add(0, index, weights[:, None] * pooled),
+    )
 
 
 def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tensor,
                    table: Tensor, generator: torch.Generator) -> Tensor:  # fmt: skip
-    """Min-SNR-5 weighted epsilon loss of latents z [B, 4, 16, 16]; `table` is the cumulative alphas [1000].
+    """Weighted epsilon loss of latents z [B, 4, 16, 16]; `table` is the cumulative alphas [1000].
+
+    The weight is Min-SNR-5's, times up to `LOUD` where noise outweighs the picture: there the shape is decided, and a
+    small error of the noise is a large one of the picture.
 
     Latents, table and draws are the CPU's, so that a seed means the same on every device.
     """
@@ -107,7 +116,8 @@ def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, poole
     with torch.autocast(device.type, torch.bfloat16):
         eps = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
     snr = a / (1 - a)
-    return ((eps.float() - noise).square() * (snr.clamp(max=5) / snr)).mean()
+    weight = snr.clamp(max=5) / snr * snr.rsqrt().clamp(1, LOUD)
+    return ((eps.float() - noise).square() * weight).mean()
 
 
 def guided_step(unet: UNet2DConditionModel, x: Tensor, now: int, after: int | None, context: Tensor, pooled: Tensor,

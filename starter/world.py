@@ -39,6 +39,13 @@ SECOND: dict[str, Rgb] = dict.fromkeys(COLOURS, (0.97, 0.97, 0.97)) | {
 """The colour of stripes and dots."""
 VIEW_WORDS = {"front view": 0.0, "left side view": 90.0, "back view": 180.0, "right side view": -90.0}
 """What captions call a direction -> its azimuth in degrees."""
+OVERHEAD = "overhead view"
+OVERHEAD_FROM, OVERHEAD_TO = -10.0, 90.0
+"""Elevations in degrees between which captions blend `OVERHEAD` in, from none to all.
+
+The weights that are shipped were trained without. Those that are trained from now on know it, and want it in their
+prompts: `overhead`, `overhead_from` and `overhead_to` in `STARTER_SIDES`.
+"""
 LIGHT = (0.40, 0.80, 0.45)
 LAYERS = 7
 HELDOUT_FILE = Path(__file__).with_name("heldout.json")
@@ -91,6 +98,11 @@ def view_words(azimuth: float, sided: bool = True) -> tuple[str, str, float]:
     side = "side view" if not sided else "left side view" if turned > 0 else "right side view"
     quarters = abs(turned) / 90.0
     return ("front view", side, quarters) if quarters < 1.0 else (side, "back view", quarters - 1.0)
+
+
+def overhead_share(elevation: float) -> float:
+    """The share of `OVERHEAD` in a caption, in [0, 1], as prompts blend it in (`ViewPrompts.at`)."""
+    return min(1.0, max(0.0, (elevation - OVERHEAD_FROM) / (OVERHEAD_TO - OVERHEAD_FROM)))
 
 
 def random_backgrounds(count: int, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dreamer_core.optimize import PRESETS
 from dreamer_core.optimize.presets import RELEASED_NEGATIVE, STARTER_SIDES
 
 from . import comfyui
@@ -61,6 +62,13 @@ def initialize(count: int, shape: str = "sphere") -> Node:
     return Node("DreamerXLInitialize", "Initialize", {"source": shape, "source.count": count, "source.size": 0.6})
 
 
+def starter_start() -> Node:
+    """As the preset `starter` begins."""
+    preset = PRESETS["starter"]
+    inputs = {"source.count": preset.count, "source.size": preset.size, "source.opacity": preset.opacity}
+    return Node("DreamerXLInitialize", "Initialize", {"source": "sphere", **inputs})
+
+
 def optimizer(model: Link, vae: Link, words: Link, splat: Link, preset: str, title: str = "Optimize", **i: Any) -> Node:
     inputs = {"model": model, "vae": vae, "prompt": words, "splat": splat, "preset": preset}
     return Node("DreamerXLOptimize", title, {**inputs, **i}, VIEWER)
@@ -99,7 +107,7 @@ def text_to_3d(name: str, about: str, checkpoint: str, words: str, count: int, p
     model = loader(checkpoint)
     starter = checkpoint == STARTER
     said = starter_prompt(model[1], words) if starter else prompt(model[1], words, negative=RELEASED_NEGATIVE)
-    start = initialize(count)
+    start = starter_start() if starter else initialize(count)
     made = optimizer(model[0], model[2], said[0], start[0], preset)
     return Workflow(
         name,
@@ -224,7 +232,7 @@ def lora_swap() -> Workflow:
     )
     words = "a red rocket"
     plain, golden = starter_prompt(model[1], words, "Prompt without"), starter_prompt(lora[1], words, "Prompt with")
-    start = initialize(4000)
+    start = starter_start()
     without = optimizer(model[0], model[2], plain[0], start[0], "starter", "Optimize without")
     with_it = optimizer(lora[0], model[2], golden[0], start[0], "starter", "Optimize with")
     about = """
@@ -261,7 +269,7 @@ def restyle_and_edit() -> Workflow:
     lora = Node(
         "LoraLoader", "LoRA", {"model": model[0], "clip": model[1], "lora_name": "gold.safetensors", **strengths}
     )
-    said, start = starter_prompt(model[1], "a red mushroom"), initialize(4000)
+    said, start = starter_prompt(model[1], "a red mushroom"), starter_start()
     made = optimizer(model[0], model[2], said[0], start[0], "starter", "Any splat")
     part = region(made[0], "box", x=0.0, y=0.3, z=0.0, width=2.0, height=0.7, depth=2.0)
     words = {"source": "a red mushroom", "prompt": "a blue mushroom"}
@@ -415,11 +423,13 @@ ComfyUI's own template *Image to Gaussian Splat (TripoSplat)*, under Templates, 
 def ism_against_tsm() -> Workflow:
     model = loader(STARTER)
     said = starter_prompt(model[1], "a green tree")
-    start = initialize(4000)
-    ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism"})
-    tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3})
-    first = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with ISM", guidance=ism[0])
-    second = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with TSM", guidance=tsm[0])
+    start = starter_start()
+    window = {"t_min": 21, "t_max": 500, "warmup_steps": 45, "t_widening": 480, "t_lift": 0, "cfg_fade": 0.0}
+    ism = Node("DreamerXLTSMGuidance", "ISM", {"method": "ism", **window})
+    tsm = Node("DreamerXLTSMGuidance", "TSM", {"method": "tsm", "method.gamma": 0.3, **window})
+    length = {"steps": 150, "schedule_steps": 150}
+    first = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with ISM", guidance=ism[0], **length)
+    second = optimizer(model[0], model[2], said[0], start[0], "starter", "Optimize with TSM", guidance=tsm[0], **length)
     left = Node("DreamerXLRender", "Render ISM", {"splat": first[0], "path": "turntable", "path.frames": 4})
     right = Node("DreamerXLRender", "Render TSM", {"splat": second[0], "path": "turntable", "path.frames": 4})
     both = Node("ImageStitch", "Side by side", {"image1": left[0], "image2": right[0], "direction": "right"})
@@ -458,7 +468,7 @@ checkpoint in *Loader* and the preset `official` in both *Optimize* nodes.
 def splat_to_mesh() -> Workflow:
     model = loader(STARTER)
     said = starter_prompt(model[1], "a yellow duck")
-    start = initialize(4000)
+    start = starter_start()
     made = optimizer(model[0], model[2], said[0], start[0], "starter")
     mesh = Node("DreamerXLMesh", "Mesh", {"splat": made[0]})
     glb = Node("SaveGLB", "Save GLB", {"mesh": mesh[0], "filename_prefix": "3d/mesh"}, 420)

@@ -213,7 +213,7 @@ def run(args: argparse.Namespace) -> int:
 
 def from_shape(args: argparse.Namespace, seed: int) -> Callable[[torch.device], Beginning]:
     """What begins a run with the Gaussians that the options ask for."""
-    return lambda device: Beginning(*start(args, seed, PRESETS[preset_name(args)].count, device, args.resume))
+    return lambda device: Beginning(*start(args, seed, PRESETS[preset_name(args)], device, args.resume))
 
 
 def run_in_folder(args: argparse.Namespace, make_it: Callable[[Place], int]) -> int:

@@ -16,12 +16,12 @@ from ..gaussians import Gaussians
 from ..initializers import FITTED_SIZE, SHAPES, START_FILES, UPS, gaussians_from_file, initial_shape
 from ..initializers.shap_e import ShapEConfig, shap_e_gaussians
 from ..initializers.start_files import is_splat
+from ..optimize import Preset
 from ..optimize.randomness import step_generator
 from ..teachers.sdxl.prompt_tokens import plain_words
 
-SHAPE_SIZE = 0.6
 OPACITY = 0.1
-
+"""Of Gaussians around points, as published."""
 MOST = 20_000_000
 """Gaussians that a run may begin with."""
 
@@ -40,9 +40,11 @@ def add_init_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-size",
         type=float,
-        help=f"radius in world units (default: {SHAPE_SIZE} for shapes, {FITTED_SIZE} for points; a splat stays as is)",
+        help=f"radius in world units (default: the preset's for shapes, {FITTED_SIZE} for points; a splat stays as is)",
     )
-    parser.add_argument("--init-opacity", type=float, help=f"of the new Gaussians (default: {OPACITY}, as published)")
+    parser.add_argument(
+        "--init-opacity", type=float, help=f"of the new Gaussians (default: the preset's for shapes, else {OPACITY})"
+    )
     parser.add_argument(
         "--shap-e", metavar="FOLDER_OR_ID", help="start from Shap-E's shape: a diffusers folder, or openai/shap-e"
     )
@@ -54,18 +56,18 @@ def add_init_options(parser: argparse.ArgumentParser) -> None:
 
 
 def start(
-    args: argparse.Namespace, seed: int, points: int, device: torch.device, resume: bool = False
+    args: argparse.Namespace, seed: int, preset: Preset, device: torch.device, resume: bool = False
 ) -> tuple[Gaussians | None, dict[str, Any]]:
-    """The Gaussians that the options ask for, `points` of them without --count, and what identifies them.
+    """The Gaussians that the options ask for, the preset's where they say nothing, and what identifies them.
 
     Shap-E is not run again where a run is resumed, and gives None there. Errors: InputError.
     """
     try:
         _check(args)
         if args.shap_e is not None:
-            return _shap_e(args, seed, points, device, resume)
+            return _shap_e(args, seed, preset.count, device, resume)
         args.init = args.init or "sphere"
-        gaussians = _shape(args, seed, points) if args.init in SHAPES else _file(args, seed, points)
+        gaussians = _shape(args, seed, preset) if args.init in SHAPES else _file(args, seed, preset.count)
     except InputError as error:
         field = error.field if error.field.startswith("--") else f"--{error.field.replace(' ', '-')}"
         raise InputError(field, error.expected, error.got, error.remedy) from error
@@ -90,13 +92,13 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--shap-e", "no --init beside it", args.init)
 
 
-def _shape(args: argparse.Namespace, seed: int, points: int) -> Gaussians:
+def _shape(args: argparse.Namespace, seed: int, preset: Preset) -> Gaussians:
     return initial_shape(
         args.init,
-        points if args.count is None else args.count,
+        preset.count if args.count is None else args.count,
         step_generator(seed, 0, "init"),
-        size=SHAPE_SIZE if args.init_size is None else args.init_size,
-        opacity=OPACITY if args.init_opacity is None else args.init_opacity,
+        size=preset.size if args.init_size is None else args.init_size,
+        opacity=preset.opacity if args.init_opacity is None else args.init_opacity,
     )
 
 

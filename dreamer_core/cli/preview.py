@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     check_writable(out)
     check_paths(args)
     free = free_bytes(device)
-    gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)].count, device)
+    gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)], device)
     assert gaussians is not None  # only a resumed run has none
     teacher = load_teacher(args, device, keep_decoder=True)
     config, fit = fit_to(args, config, teacher, say=False)

@@ -78,6 +78,6 @@ def edit_config(preset: Preset, task: Task, given: Mapping[str, Any] | None = No
     given = dict(given or {})
     own = {name.removeprefix("edit."): value for name, value in given.items() if name.startswith("edit.")}
     edit = changed(TASKS[task], own, "edit") if own else TASKS[task]
-    base = changing(preset.config, task, edit)
+    base = changing(preset.change or preset.config, task, edit)
     whole = EditConfig(**{f.name: getattr(base, f.name) for f in fields(OptimizeConfig)}, edit=edit)
     return configured(whole, given)

@@ -101,7 +101,7 @@ def views_apart(teacher: Teacher, views: int, resolution: int, device: torch.dev
     so does this one afterwards.
     """
     workers = workers_for(views, resolution, device)
-    if workers == 1 or getattr(teacher, "multiview", None) is not None:  # groups of views belong together
+    if workers == 1 or getattr(teacher, "multiview", None):  # groups of views belong together
         yield teacher
         return
     before = torch.get_num_threads()

@@ -7,10 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
+
+from ..gaussians import Gaussians
 from ..guidance import ClipConfig, GuidanceConfig
+from ..guidance.sds import SDS
 from ..guidance.tsm import TSM
+from ..initializers import initial_shape
 from ..orbit import OrbitConfig, with_angles
 from ..setting_values import changed, values
+from .backgrounds import BackgroundConfig
 from .cleanup import CleanupConfig
 from .density_config import DensityConfig
 from .learning_rates import LearningRates
@@ -33,6 +39,17 @@ class Preset:
     """Gaussians of the initial shape; published are 4,096 points with 20 offsets each."""
     negative: str = ""
     """What to steer away from, where the user names nothing."""
+    size: float = 0.6
+    """Radius of the initial shape in world units."""
+    opacity: float = 0.1
+    """Of the initial Gaussians; 0.1 is published."""
+
+    change: OptimizeConfig | None = None
+    """What runs that change a splat go by, where that is not `config`."""
+
+    def start(self, generator: torch.Generator) -> Gaussians:
+        """The initial sphere."""
+        return initial_shape("sphere", self.count, generator, size=self.size, opacity=self.opacity)
 
 
 OFFICIAL = OptimizeConfig()
@@ -80,15 +97,51 @@ STARTER_ORBIT = OrbitConfig(
 """The cameras of the starter's training images, and so of its preset."""
 
 STARTER = OptimizeConfig(
-    steps=150,
+    steps=300,
     views=2,
     resolution=128,
-    schedule_steps=150,
+    schedule_steps=300,
     depth_share=0.0,
     scale_noise=0.0,
-    guidance=GuidanceConfig(warmup_steps=45, offset_noise=0.0, flip=0.0),
+    guidance=GuidanceConfig(
+        method=SDS(cfg=4.0),
+        t_min=50,
+        t_max=300,
+        warmup_steps=300,
+        t_widening=650,
+        t_lift=750,
+        cfg_fade=0.83,
+        offset_noise=0.0,
+        flip=0.0,
+    ),
     cameras=STARTER_ORBIT,
+    background=BackgroundConfig(white=0.5, black=0.17),
     clip=ClipConfig(threshold=0.05),
+    learning_rates=LearningRates(
+        means=(1.2e-2, 1e-3),
+        quats=(6e-3, 1e-3),
+        log_scales=(2.4e-2, 4e-3),
+        logit_opacities=(0.15, 0.05),
+        sh0=(0.16, 0.02),
+        betas=(0.9, 0.99),
+    ),
+    density=DensityConfig(enabled=False),
+    regularizers=RegularizerConfig(tv_rgb=0.0, tv_disparity=0.0, scale=0.0),
+    cleanup=CleanupConfig(),
+)
+"""From coarse to fine: t falls from 800 to 950 at first to 50 to 300 at last, and guidance from 4 to 1.5.
+
+The starter's teacher knows its objects so well that one prompt means one picture. There SDS at low guidance comes
+nearer to the true objects than TSM (docs/starter.md).
+"""
+
+STARTER_TRAJECTORY = replace(
+    STARTER,
+    steps=150,
+    schedule_steps=150,
+    views=2,
+    guidance=GuidanceConfig(warmup_steps=45, offset_noise=0.0, flip=0.0),
+    background=BackgroundConfig(),
     learning_rates=LearningRates(
         means=(4e-3, 1e-3),
         quats=(2e-3, 1e-3),
@@ -97,10 +150,8 @@ STARTER = OptimizeConfig(
         sh0=(0.08, 0.04),
         betas=(0.9, 0.99),
     ),
-    density=DensityConfig(enabled=False),
-    regularizers=RegularizerConfig(tv_rgb=0.0, tv_disparity=0.0, scale=0.0),
-    cleanup=CleanupConfig(),
 )
+"""TSM on the starter: what its preset was before SDS took its place, and what methods are compared with."""
 
 STARTER_SIDES: dict[str, Any] = {"left": "left side view", "right": "right side view"}
 """Of the prompt: what the starter's captions call the object's own left and right."""
@@ -146,5 +197,12 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset("the same, except where the paper's text says otherwise", PAPER, 81_920, RELEASED_NEGATIVE),
     "fast": Preset("a third of the steps at 768 pixels", FAST, 40_000, RELEASED_NEGATIVE),
     "low_vram": Preset("768 pixels and two views, for cards of 12 GB", LOW_VRAM, 40_000, RELEASED_NEGATIVE),
-    "starter": Preset("for the built-in checkpoint, a minute on two CPU cores", STARTER, 4_000),
+    "starter": Preset(
+        "for the built-in checkpoint, a minute on two CPU cores",
+        STARTER,
+        4_000,
+        size=0.8,
+        opacity=0.02,
+        change=STARTER_TRAJECTORY,
+    ),
 }

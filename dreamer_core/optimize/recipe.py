@@ -98,7 +98,8 @@ class OptimizeConfig(Recipe):
     steps: Annotated[
         int,
         Knob(
-            "Optimisation steps. Published: 2,500. Good: 800 to 2,500 for SDXL, 80 to 150 for the starter.",
+            "Optimisation steps. Published: 2,500. Good: 800 to 2,500 for SDXL, 300 for the starter, which "
+            "fewer leave unfinished.",
             1,
             1_000_000,
             1,

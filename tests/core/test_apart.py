@@ -113,10 +113,11 @@ def test_who_goes_apart(two_threads, views, resolution, device, workers):
 
 def test_a_teacher_of_groups_keeps_its_views_together(two_threads):
     teacher = Recording()
-    teacher.multiview = object()
-    with views_apart(teacher, 4, 128, CPU) as found:
-        assert found is teacher
-        assert torch.get_num_threads() == 2
+    for adapter, together in ((False, False), (None, False), (True, True), (object(), True)):
+        teacher.multiview = adapter
+        with views_apart(teacher, 4, 128, CPU) as found:
+            assert (found is teacher) == together
+            assert torch.get_num_threads() == (2 if together else 1)
 
 
 def test_a_run_is_the_same_apart(two_threads):

@@ -113,7 +113,7 @@ def test_other_methods_run(tiny_sdxl_dir, tmp_path, method):
     assert generate(tiny_sdxl_dir, tmp_path / "out", "--method", method, "--steps", "1") == 0
     log = json.loads((tmp_path / "out" / "run.json").read_text())
     assert log["config"]["guidance"]["method"] == method
-    assert log["config"]["guidance"]["cfg"] == {"ism": 7.5, "sds": 100.0}[method]
+    assert log["config"]["guidance"]["cfg"] == {"ism": 7.5, "sds": 4.0}[method]  # SDS is the preset's
 
 
 def test_start_from_a_splat(finished, tiny_sdxl_dir, tmp_path):
@@ -390,7 +390,9 @@ def test_show_prints_every_preset(preset, capsys):
     assert found["cleanup.enabled"] == str(PRESETS[preset].config.cleanup.enabled)
     assert found["prompt.prompt"] == "a mug"
     assert set(found) >= {"regularizers.tv_rgb", "density.strategy", "cameras.fov_pool", "memory", "prompt.inversion"}
-    assert {name for name in found if not name.startswith("prompt.")} == dict(values(PRESETS[preset].config)).keys()
+    unread = {f"guidance.{name}" for name in PRESETS[preset].config.guidance.method.ignores}
+    read = dict(values(PRESETS[preset].config)).keys() - unread
+    assert {name for name in found if not name.startswith("prompt.")} == read
     assert found["prompt.negative"] == PRESETS[preset].negative
     assert shown(capsys, "--preset", preset, "--negative", "")["prompt.negative"] == ""
     assert shown(capsys, "--preset", preset, "--negative", "blurry")["prompt.negative"] == "blurry"

@@ -30,6 +30,7 @@ from dreamer_core.optimize import (
 )
 from dreamer_core.optimize.backgrounds import sample_backgrounds
 from dreamer_core.optimize.density import scaled_threshold
+from dreamer_core.optimize.presets import STARTER_TRAJECTORY
 from dreamer_core.optimize.report import PHASES
 from dreamer_core.rendering import render
 
@@ -48,7 +49,7 @@ def teacher(scene):
 
 
 def config(method=None, steps=60, **changes):
-    starter = PRESETS["starter"].config
+    starter = STARTER_TRAJECTORY
     guidance = replace(starter.guidance, method=method or TSM(gamma=0.3), warmup_steps=20, offset_noise=0.0)
     base = {
         "steps": steps,
@@ -166,8 +167,8 @@ def test_reports_tell_what_happened(teacher):
 
 
 def test_clipping_limits_what_reaches_the_gaussians(teacher):
-    free = config(clip=replace(PRESETS["starter"].config.clip, mode="off"))
-    tight = config(clip=replace(PRESETS["starter"].config.clip, threshold=1e-4))
+    free = config(clip=replace(STARTER_TRAJECTORY.clip, mode="off"))
+    tight = config(clip=replace(STARTER_TRAJECTORY.clip, threshold=1e-4))
     _, (a, *_) = run(free, teacher, steps=1)
     _, (b, *_) = run(tight, teacher, steps=1)
     assert a.clipped == 0
@@ -243,7 +244,7 @@ def test_a_step_is_guided_by_the_scale_of_its_time(teacher, monkeypatch):
 
 
 def test_what_reaches_the_image_is_the_clipped_gradient(teacher, monkeypatch):
-    clip = replace(PRESETS["starter"].config.clip, threshold=0.01)
+    clip = replace(STARTER_TRAJECTORY.clip, threshold=0.01)
     spy = Spy(teacher, only(clip=clip), monkeypatch)
     (gradient,) = spy.color_gradient
     size = gradient.abs().amax(dim=-1)
@@ -282,7 +283,7 @@ def test_depth_clipping_is_per_pixel_or_global(teacher, monkeypatch, mode):
     monkeypatch.setattr(
         loop, "clip_depth_gradient", lambda g, *rest: passed.append((g, plain(g, *rest)[0])) or plain(g, *rest)
     )
-    clip = replace(PRESETS["starter"].config.clip, depth_mode=mode)
+    clip = replace(STARTER_TRAJECTORY.clip, depth_mode=mode)
     Spy(teacher, only(depth_share=1.0, clip=clip), monkeypatch)
     before, after = passed[0]
     factors = (after / before)[before != 0]
@@ -387,7 +388,7 @@ def bright():
 
 @pytest.mark.parametrize("scale_noise", [0.0, 0.112])
 def test_images_are_cut_off_at_1_and_have_no_gradient_there(teacher, monkeypatch, scale_noise):
-    weights = replace(PRESETS["starter"].config.regularizers, tv_rgb=1.0)
+    weights = replace(STARTER_TRAJECTORY.regularizers, tv_rgb=1.0)
     cfg = only(regularizers=weights, scale_noise=scale_noise, clip=ClipConfig(mode="off"))
     spy = Spy(teacher, cfg, monkeypatch, scene=bright())
     rendered = torch.cat([o.colors.detach() for o in spy.outputs])
@@ -414,7 +415,7 @@ def test_density_statistics_count_every_view(teacher, monkeypatch):
 
 def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
     plain = Spy(teacher, only(), monkeypatch).parameter_gradients
-    weights = replace(PRESETS["starter"].config.regularizers, scale=5.0)
+    weights = replace(STARTER_TRAJECTORY.regularizers, scale=5.0)
     spy = Spy(teacher, only(regularizers=weights), monkeypatch)
     pull = spy.parameter_gradients["scales"] - plain["scales"]
     scales = spy.before["scales"].exp()
@@ -423,8 +424,8 @@ def test_regularisers_pull_on_the_parameters(teacher, monkeypatch):
 
 
 def test_total_variation_enters_before_clipping(teacher, monkeypatch):
-    clip = replace(PRESETS["starter"].config.clip, threshold=1e-4)
-    weights = replace(PRESETS["starter"].config.regularizers, tv_rgb=1e3)
+    clip = replace(STARTER_TRAJECTORY.clip, threshold=1e-4)
+    weights = replace(STARTER_TRAJECTORY.regularizers, tv_rgb=1e3)
     spy = Spy(teacher, only(clip=clip, regularizers=weights), monkeypatch)
     assert spy.color_gradient[0].abs().max() <= 1e-4 * (1 + 1e-4)
     assert spy.report.regularizers["tv_rgb"] > 0

@@ -199,6 +199,7 @@ def test_what_a_preset_needs_beside_its_settings():
         "low_vram": (40_000, published),
         "starter": (4_000, ""),
     }
+    assert {name for name, preset in PRESETS.items() if (preset.size, preset.opacity) != (0.6, 0.1)} == {"starter"}
     assert all(len(preset.about) > 20 for preset in PRESETS.values())
 
 

@@ -250,7 +250,8 @@ def test_rescaling_comes_behind_the_teachers_own_combination():
 
 def a_run(model, out, *options):
     """run.json of two steps."""
-    small = ("--preset", "starter", "--steps", "2", "--resolution", "64", "--views", "1", "--device", "cpu")
+    small = ("--preset", "starter", "--method", "tsm", "--steps", "2", "--resolution", "64", "--views", "1")
+    small += ("--device", "cpu")
     assert main(["generate", "a red mug", "--model", str(model), "--out", str(out), *small, *options]) == 0
     return json.loads((out / "run.json").read_text())
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, encode_prompts
@@ -22,9 +21,9 @@ STEPS = 60
 def test_sixty_steps_make_a_red_mushroom():
     """A mushroom, because the judge takes the grey ball that a run begins with for a mug already."""
     base = PRESETS["starter"].config
-    guidance = replace(base.guidance, warmup_steps=STEPS // 3)
+    guidance = replace(base.guidance, warmup_steps=STEPS)
     config = replace(base, steps=STEPS, schedule_steps=STEPS, guidance=guidance)
-    state = OptimizationState.create(initial_shape("sphere", 4000, step_generator(0, 0, "init")), config.learning_rates)
+    state = OptimizationState.create(PRESETS["starter"].start(step_generator(0, 0, "init")), config.learning_rates)
     teacher, judge = load_sdxl(OUTPUT), load_judge()
 
     def belief():

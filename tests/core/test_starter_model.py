@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
+from dreamer_core.cameras import orbit_cameras
+from dreamer_core.optimize.presets import STARTER_SIDES
+from dreamer_core.prompts import PromptConfig, encode_prompts
+from dreamer_core.teachers.teacher import Conditioning
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -18,7 +25,18 @@ from starter.model import TextEncoders, alphas_cumprod, build_unet, build_vae, p
 from starter.tokenizer import END, WORDS, vocabulary
 from starter.train_lora import ADAPTERS
 from starter.train_unet import Nets, denoising_loss, encode_captions
-from starter.world import COLOURS, KIND_NAMES, PATTERNS, Subject, random_backgrounds, render, training_cameras
+from starter.world import (
+    COLOURS,
+    KIND_NAMES,
+    OVERHEAD,
+    OVERHEAD_FROM,
+    OVERHEAD_TO,
+    PATTERNS,
+    Subject,
+    random_backgrounds,
+    render,
+    training_cameras,
+)
 
 needs_checkpoint = pytest.mark.skipif(not OUTPUT.exists(), reason="the checkpoint is not exported yet")
 needs_judge = pytest.mark.skipif(not WEIGHTS.exists(), reason="the judge is not trained yet")
@@ -92,6 +110,34 @@ def test_captions_blend_views_and_gradients_reach_the_text_encoders(tmp_path: Pa
     # Only what lies above the penultimate layer of the first encoder is free of gradients.
     silent = [n for n, p in nets.unet.named_parameters() if p.grad is None]
     assert silent == []
+
+
+def test_captions_tell_the_height_as_prompts_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mix of a caption's words is the one that the prompt processor makes of its own for the same camera."""
+    monkeypatch.setattr(train_unet, "EMPTY", 0.0)
+    monkeypatch.setattr(train_unet, "BLENDED", 1.0)
+    monkeypatch.setattr(train_unet, "SIDED", 1.0)
+    monkeypatch.setattr(train_unet, "HIGH", 1.0)
+    monkeypatch.setattr(train_unet, "caption", lambda subject, view, _: f"a thing, {view}")
+    azimuth, elevation = torch.tensor([30.0, -120.0, 90.0]), torch.tensor([15.0, 45.0, -10.0])
+
+    def encode(texts: list[str]) -> tuple[Tensor, Tensor]:
+        pooled = torch.stack([torch.full((4,), float(sum(map(ord, text)))) for text in texts])
+        return pooled[:, None].expand(-1, 77, -1), pooled
+
+    words = draw_words(torch.tensor([0, 3, 5]), azimuth, torch.Generator(), elevation=elevation)
+    context, pooled = encode_captions(encode, words, torch.Generator())  # type: ignore[arg-type]
+
+    class Encoder:
+        def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+            return Conditioning(*encode(list(prompts)))
+
+    heights = {"overhead": OVERHEAD, "overhead_from": OVERHEAD_FROM, "overhead_to": OVERHEAD_TO}
+    prompts = encode_prompts(Encoder(), PromptConfig("a thing", **STARTER_SIDES, **heights))
+    cameras = orbit_cameras(azimuth.tolist(), elevation, 3.6, 0.6, 64)
+    expected = prompts.at(cameras).positive
+    torch.testing.assert_close(context, expected.tokens, rtol=1e-5, atol=0)
+    torch.testing.assert_close(pooled, expected.pooled, rtol=1e-5, atol=0)
 
 
 class Turns:

@@ -7,29 +7,43 @@ import torch
 
 from dreamer_core.errors import InputError
 from dreamer_core.optimize import PRESETS
+from dreamer_core.optimize.presets import STARTER_TRAJECTORY
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.setting_values import changed
 from starter import evaluate_3d
 from starter.evaluate_3d import name_of, rough_cloud, run, table
 from starter.shapes import KINDS
-from starter.studies import Variant, evaluations_per_step, of_ablation, of_methods, prompts_20, with_steps
+from starter.studies import (
+    Variant,
+    evaluations_per_step,
+    of_ablation,
+    of_kinds,
+    of_methods,
+    prompts_20,
+    with_steps,
+)
 from starter.world import KIND_NAMES, Subject
-
-STARTER = PRESETS["starter"].config
 
 
 def test_budgets_count_what_a_method_asks_of_the_network():
-    cost = {v.name: evaluations_per_step(v) for v in of_methods(STARTER)}
+    cost = {v.name: evaluations_per_step(v) for v in of_methods(STARTER_TRAJECTORY)}
     assert cost["sds"] == 2
     assert cost["tsm"] == cost["tsm, no clipping"]
     assert cost["tsm"] - cost["ism"] == pytest.approx(1)  # the evaluation at mu
 
 
+def test_the_preset_is_studied_as_it_is():
+    (variant,) = of_kinds(PRESETS["starter"].config)
+    preset = PRESETS["starter"]
+    assert (variant.config, variant.size, variant.opacity) == (preset.config, preset.size, preset.opacity)
+    assert evaluations_per_step(variant) == 2
+
+
 def test_every_variant_of_the_ablation_differs_from_the_first():
-    first, *others = of_ablation(STARTER)
+    first, *others = of_ablation(STARTER_TRAJECTORY)
     for variant in others:
         assert (variant.config, variant.prompt, variant.cloud) != (first.config, first.prompt, first.cloud)
-    assert len({v.name for v in of_ablation(STARTER)}) == 1 + len(others)
+    assert len({v.name for v in of_ablation(STARTER_TRAJECTORY)}) == 1 + len(others)
 
 
 def test_twenty_prompts_hold_every_kind():
@@ -39,10 +53,10 @@ def test_twenty_prompts_hold_every_kind():
 
 
 def test_schedules_stretch_with_the_steps():
-    twice = with_steps(STARTER, 2 * STARTER.steps)
-    assert (twice.steps, twice.schedule_steps) == (2 * STARTER.steps,) * 2
+    twice = with_steps(STARTER_TRAJECTORY, 2 * STARTER_TRAJECTORY.steps)
+    assert (twice.steps, twice.schedule_steps) == (2 * STARTER_TRAJECTORY.steps,) * 2
     for step in (0, 10, 40, 100):
-        assert twice.guidance.warmup(2 * step) == STARTER.guidance.warmup(step)
+        assert twice.guidance.warmup(2 * step) == STARTER_TRAJECTORY.guidance.warmup(step)
 
 
 def test_the_rough_cloud_lies_on_the_object():
@@ -84,8 +98,8 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate_3d, "_job", fake)
     monkeypatch.setattr(evaluate_3d, "ProcessPoolExecutor", _Inline)
-    sds = changed(STARTER, {"guidance.method": "sds"})
-    variants = [Variant("tsm", STARTER), Variant("sds", sds)]
+    sds = changed(STARTER_TRAJECTORY, {"guidance.method": "sds"})
+    variants = [Variant("tsm", STARTER_TRAJECTORY), Variant("sds", sds)]
     chair, duck = Subject("chair", "green"), Subject("duck", "yellow")
     run(variants, [(chair, 0)], 800, tmp_path, tmp_path, 1)
     assert made == ["tsm-a-green-chair-0", "sds-a-green-chair-0"]

@@ -100,7 +100,8 @@ def test_one_text_for_several_options_says_what_holds_for_all_of_them(info):
     options = info["DreamerXLTSMGuidance"]["input"]["required"]["method"][1]["options"]
     tips = {o["key"]: o["inputs"].get("optional", {}).get("cfg", ["", {}])[1].get("tooltip", "") for o in options}
     assert tips["tsm"].endswith("-1: the preset's (7.5).")
-    assert tips["sds"].endswith("-1: the method's own (100).")
+    assert tips["sds"].endswith("low_vram: 100; starter: 4).")
+    assert tips["sds_bridge"].endswith("-1: the method's own (100).")
 
 
 @pytest.mark.parametrize("language", [x for x in LANGUAGES if x != "en"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,9 @@ def nested(inputs):
 @pytest.fixture
 def built(execute, ours, monkeypatch):
     """What every Optimize node of a graph hands to the optimiser, through the nodes themselves."""
-    node = ours("nodes.optimize")
+    node, presets = ours("nodes.optimize"), ours("dreamer_core.optimize").PRESETS
+    starter = presets["starter"]  # its values are others since, and a graph of before is told by those of before
+    monkeypatch.setitem(presets, "starter", replace(starter, config=starter.change))
     monkeypatch.setattr(node, "check_model", lambda model: None)
     fit = ours("dreamer_core.optimize.profiles").Fitted(
         ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}

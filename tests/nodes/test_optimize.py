@@ -230,8 +230,8 @@ def test_cameras_by_subject(ours, execute):
     assert head.concentration == 1.5
     assert cameras("official", angles="head", concentration=1.0).concentration == 1.0
     assert head.azimuth_range(1000) == (-180.0, 180.0)
-    still = cameras("starter", angles="head")  # 150 steps without a progress of their own
-    assert (still.progress_every, still.radius_factor, still.fov_factor) == (37, 1.0, 1.0)
+    still = cameras("starter", angles="head")  # 300 steps without a progress of their own
+    assert (still.progress_every, still.radius_factor, still.fov_factor) == (75, 1.0, 1.0)
     assert cameras("starter", angles="head", progress_every=0).progress_every == 0
     custom = cameras("official", azimuth_min=-30.0, azimuth_max=30.0, fov_pool=500)
     assert custom.azimuth_range(5000) == (-30.0, 30.0)
@@ -378,9 +378,9 @@ def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
     lines = text.splitlines()
     assert lines[0] == "Teacher: epsilon-prediction"
     assert lines[1].startswith("Directions told apart by (share of the error): front ")
-    assert "Network evaluations: 1,635 in 150 steps" in lines
+    assert "Network evaluations: 1,200 in 300 steps" in lines
     assert "Gaussians: 4,000" in lines
-    assert " · 1,635 evaluations · 4,000 Gaussians" in said[-1]
+    assert " · 1,200 evaluations · 4,000 Gaussians" in said[-1]
     again, _ = execute("DreamerXLTeacherPreview", **inputs).args
     assert torch.equal(images, again)
     few = execute("DreamerXLInitialize", source={"source": "sphere", "count": 50}).args[0]

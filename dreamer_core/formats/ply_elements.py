@@ -215,6 +215,8 @@ class PlyFile:
         least = sum(np.dtype(p.counted or p.kind).itemsize for p in element.properties)
         if at + element.count * least > len(data):
             raise BrokenPlyError(_too_few(element, max(0, len(data) - at) // least))
+        if (end := self._walk_even_lists(element, at, into)) is not None:
+            return end
         view = data.data
         order = "big" if self.header.order == ">" else "little"
         sizes = [
@@ -243,6 +245,34 @@ class PlyFile:
                     counts = np.array(many, np.int64)
                     into[p.name] = Lists(counts, _gathered(data, kind, np.array(begin, np.int64), counts))
         return at
+
+    def _walk_even_lists(self, element: Element, at: int, into: Columns | None) -> int | None:
+        """The same at once, where every row's lists are as long as the first row's, as in a mesh of triangles."""
+        data, order, start = self._bytes(), self.header.order, at
+        fields: list[Any] = []
+        for k, p in enumerate(element.properties if element.count else ()):
+            length = 1
+            if p.counted is not None:
+                size = np.dtype(p.counted).itemsize
+                length = int(np.frombuffer(data[at : at + size].tobytes().ljust(size, b"\0"), order + p.counted)[0])
+                fields.append((f"n{k}", order + p.counted))
+                at += size
+            if length < 0 or at + length * np.dtype(p.kind).itemsize > len(data):
+                return None
+            fields.append((f"v{k}", order + p.kind, (length,)))
+            at += length * np.dtype(p.kind).itemsize
+        row = np.dtype(fields)
+        if not element.count or start + element.count * row.itemsize > len(data):
+            return None
+        rows = np.frombuffer(data, row, count=element.count, offset=start)
+        lists = [k for k, p in enumerate(element.properties) if p.counted is not None]
+        if any(bool((rows[f"n{k}"] != rows[f"n{k}"][0]).any()) for k in lists):
+            return None
+        for k, p in enumerate(element.properties if into is not None else ()):
+            values = rows[f"v{k}"].astype(np.dtype(p.kind)).reshape(-1)
+            lengths = rows[f"n{k}"].astype(np.int64) if p.counted is not None else None
+            into[p.name] = values if lengths is None else Lists(lengths, values)  # type: ignore[index]
+        return start + element.count * row.itemsize
 
     def _walk_words(self, element: Element, at: int, into: Columns | None) -> int:
         if self._tokens is None:

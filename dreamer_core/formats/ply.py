@@ -20,9 +20,10 @@ from .bounds import require_memory
 from .compressed_ply import is_compressed, read_compressed_ply
 from .file_frame import check_file, to_file_frame, to_world
 from .format import Format
-from .ply_elements import BrokenPlyError, Lists, PlyFile
+from .ply_elements import Lists, PlyFile
 from .ply_header import comment_lines, property_names, read_comments
 from .ply_rows import gaussians_of
+from .ply_syntax import BrokenPlyError
 
 BINARY, ASCII = 6, 40
 """Memory per byte of a file, rounded up: its columns, the Gaussians and a copy in another frame; words of text."""

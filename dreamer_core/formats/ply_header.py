@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .ply_elements import BrokenPlyError, PlyFile
+from .ply_elements import PlyFile
+from .ply_syntax import BrokenPlyError
 
 COMMENT = b"comment dreamer-xl "
 """Begins each of our lines in a PLY's header; a JSON object with one entry follows."""

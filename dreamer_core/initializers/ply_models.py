@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..formats.colors import color_names, unit_colors
-from ..formats.ply_elements import BrokenPlyError, Columns, Lists, PlyFile
+from ..formats.ply_elements import Columns, Lists, PlyFile
+from ..formats.ply_syntax import BrokenPlyError
 from .mesh import Array, Mesh
 from .named_files import beside
 from .pictures import decoded

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..formats.ply_elements import BrokenPlyError, PlyFile
+from ..formats.ply_elements import PlyFile
+from ..formats.ply_syntax import BrokenPlyError
 from .gltf.document import BrokenModelError, read_tree
 from .mtl import parse_materials
 from .named_files import beside

@@ -12,7 +12,8 @@ from plyfile import PlyData, PlyElement
 
 from dreamer_core.errors import InputError
 from dreamer_core.formats import load_gaussians, save_gaussians
-from dreamer_core.formats.ply_elements import BrokenPlyError, Lists, PlyFile, parse_header
+from dreamer_core.formats.ply_elements import Lists, PlyFile
+from dreamer_core.formats.ply_syntax import BrokenPlyError, parse_header
 from dreamer_core.gaussians import SH_C0, Gaussians
 
 SPLAT = [

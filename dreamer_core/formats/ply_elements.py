@@ -1,7 +1,7 @@
 """Reads the elements of a PLY one by one, whatever stands beside them.
 
 Elements come in any order, with any properties, in ASCII or binary of either byte order. What lies after the element
-that is wanted is never touched, so lists of mixed length, further elements and trailing bytes do no harm. Sizes that the
+that is wanted is never touched, so lists of mixed length, further elements and trailing bytes do no harm. Sizes that a
 header declares are held against the bytes that are there before anything is allocated.
 """
 

@@ -146,8 +146,9 @@ def change(case: Case, start: Gaussians, teacher: DiffusersSDXL, steps: int, see
 
 
 def plain(case: Case, start: Gaussians, teacher: DiffusersSDXL, steps: int, seed: int) -> tuple[Gaussians, int]:
-    """What plain Optimize makes from the same splat in as many steps, and network evaluations per view."""
-    config = replace(PRESETS["starter"].config, steps=steps, schedule_steps=steps, seed=seed)
+    """What plain Optimize makes from the same splat by the same method and steps, and evaluations per view."""
+    preset = PRESETS["starter"]
+    config = replace(preset.change or preset.config, steps=steps, schedule_steps=steps, seed=seed)
     state = OptimizationState.create(start, config.learning_rates)
     reports = list(optimize(state, teacher, words(teacher, case.prompt), config))
     return state.gaussians.detach(), sum(r.network_evaluations for r in reports)

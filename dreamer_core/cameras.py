@@ -91,6 +91,15 @@ def intrinsics(fov: Tensor, width: int, height: int) -> Tensor:
     return Ks
 
 
+def project_points(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels [C, N, 2] and depths [C, N] of world points [N, 3]."""
+    local = points @ cameras.viewmats[:, :3, :3].transpose(1, 2) + cameras.viewmats[:, None, :3, 3]
+    depths = local[..., 2]
+    flat = local[..., :2] if cameras.orthographic else local[..., :2] / depths[..., None]
+    focal = torch.diagonal(cameras.Ks[:, :2, :2], dim1=1, dim2=2)
+    return flat * focal[:, None] + cameras.Ks[:, None, :2, 2], depths
+
+
 def orbit_position(azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Tensor:
     """Points [C, 3] on spheres around the origin; angles in degrees. Azimuth 0 is +Z, 90 is +X."""
     a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)

@@ -33,9 +33,10 @@ from .host.mesh import one_from_mesh
 from .host.splat import one_from_splat, to_splat
 from .shap_e import NONE_FOUND, make_shape, shap_e_folders
 from .sockets import CATEGORY, chosen, errors_named, wrong_choice
+from .views import fit_pictures, view_inputs
 from .widgets import seed_widget
 
-SOURCES = (*SHAPES, "file", "splat", "mesh", "shap-e")
+SOURCES = (*SHAPES, "file", "splat", "mesh", "shap-e", "views")
 COUNT = 40_000
 MESH_UP = "+y"
 
@@ -175,6 +176,7 @@ def _options() -> list[io.DynamicCombo.Option]:
         io.DynamicCombo.Option("splat", _existing_inputs(splat, f"{fit}it as it is.", keep)),
         io.DynamicCombo.Option("mesh", [mesh, *_new_points_inputs()]),
         io.DynamicCombo.Option("shap-e", _shap_e_inputs()),
+        io.DynamicCombo.Option("views", view_inputs(_count())),
     ]
 
 
@@ -188,7 +190,7 @@ class DreamerXLInitialize(io.ComfyNode):
             display_name="Dreamer XL Initialize",
             category=CATEGORY,
             description="The Gaussians that the optimisation starts from: a plain shape, a file (splat, points or "
-            "mesh), another node's splat or mesh, or a shape that Shap-E makes of a few words.",
+            "mesh), another node's splat or mesh, Shap-E's shape of a few words, or what pictures of its sides show.",
             search_aliases=[
                 "initial splat",
                 "point cloud",
@@ -198,13 +200,15 @@ class DreamerXLInitialize(io.ComfyNode):
                 "mesh to splat",
                 "shap-e",
                 "text to shape",
+                "images to splat",
+                "multi view to splat",
             ],
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
                     options=_options(),
                     tooltip="A plain shape of grey Gaussians, a file of the input folder, another node's splat or "
-                    "mesh, or Shap-E's shape of a few words.",
+                    "mesh, Shap-E's shape of a few words, or what pictures from known sides show.",
                 ),
                 seed_widget("Seed of the random positions. Any whole number."),
                 io.Combo.Input(
@@ -271,6 +275,8 @@ class DreamerXLInitialize(io.ComfyNode):
             if kind in SHAPES:
                 return io.NodeOutput(cls._shape(kind, inner, seed))
             placed: dict[str, Any] = {"up": up or "auto", "yaw": yaw or 0.0}
+            if kind == "views":
+                return io.NodeOutput(to_splat(fit_pictures(inner, inner.get("count") or COUNT, seed, **placed)))
             make = {"file": cls._file, "splat": cls._splat, "mesh": cls._mesh, "shap-e": cls._shap_e}[kind]
             return io.NodeOutput(to_splat(make(inner, seed, point_opacity or 0.1, **placed)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,22 @@ DEFAULT = ", ".join(f"{a:g}" for a in AZIMUTHS)
 MOST = 12
 
 
-def parse_azimuths(text: str) -> tuple[float, ...]:
-    """Degrees of the views, separated by commas. Errors: InputError."""
-    expected = f"2 to {MOST} different azimuths in degrees, separated by commas"
+def parse_degrees(text: str, field: str) -> tuple[float, ...]:
+    """Numbers separated by commas. Errors: InputError naming `field`."""
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError("azimuths", expected, repr(text), f"e.g. {DEFAULT}") from None
+        found = (math.nan,)
+    if any(not abs(a) <= 360 for a in found):
+        raise InputError(field, "degrees from -360 to 360, separated by commas", repr(text), f"e.g. {DEFAULT}")
+    return found
+
+
+def parse_azimuths(text: str) -> tuple[float, ...]:
+    """Degrees of the views of a group. Errors: InputError."""
+    expected, found = f"2 to {MOST} different azimuths", parse_degrees(text, "azimuths")
     turned = {round(a % 360.0, 3) for a in found}
-    if not 2 <= len(found) <= MOST or len(turned) < len(found) or any(not abs(a) <= 360 for a in found):
+    if not 2 <= len(found) <= MOST or len(turned) < len(found):
         raise InputError("azimuths", expected, text, f"e.g. {DEFAULT}")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..dreamer_core.optimize.identity import Identity
 from ..dreamer_core.optimize.presets import unread
 from ..dreamer_core.optimize.profiles import Fitted, fitted
 from ..dreamer_core.optimize.run import Run
+from ..dreamer_core.optimize.views import views_at_most
 from ..dreamer_core.prompts import ViewPrompts
 from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 from ..dreamer_core.settings import Setting
@@ -27,6 +29,7 @@ from .cleanup import described
 from .host.identity import Key, add_model, add_vae
 from .host.images import views_image
 from .host.kind import kind_of
+from .host.multiview import attached, azimuths_of
 from .host.progress import Progress, say
 from .host.results import view_ui
 from .host.sdxl import check_model, guidance_patches, loaded_teacher, sampling_patches
@@ -147,6 +150,19 @@ def without_use(config: OptimizeConfig, preset: str, *given: Overrides | None) -
     return ", ".join(f"no effect: {name} ({why})" for name, why in found.items())
 
 
+def multiview_note(config: OptimizeConfig, model: Any, given: Iterable[str]) -> str:
+    """What of a multi-view adapter and its settings does nothing; empty where all does something."""
+    adapter, used = attached(model) is not None, max(config.multiview_share) > 0
+    if adapter and not used:
+        return (
+            "the MODEL's multi-view adapter is not used: multiview_share is 0 (the presets fast and multiview have it)"
+        )
+    useless = [name for name in given if name.startswith("multiview_")]
+    if useless and not (adapter and used):
+        return f"no effect: {useless[0]} (the MODEL has no multi-view adapter)"
+    return ""
+
+
 def run(
     model: Any,
     vae: Any,
@@ -187,7 +203,11 @@ def run(
         progress.update(report, made.shown())
         mm.throw_exception_if_processing_interrupted()
 
-    size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    size: dict[str, Any] = {
+        "views": views_at_most(config, azimuths_of(model)),
+        "resolution": config.resolution,
+        "sizes": prompt.sizes,
+    }
     try:
         with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
             made.config = replace(config, recompute_encoder=config.recompute_encoder or one_by_one)
@@ -349,7 +369,8 @@ class DreamerXLOptimize(io.ComfyNode):
             config = build_config(preset, *settings)
             useless = without_use(config, preset, *settings)
             config, fit = fitted_to(model, config, cls.hidden, *settings)
-            useless = joined(fit.note, useless)
+            touched = [name for one in settings for name in one or ()]
+            useless = joined(joined(fit.note, multiview_note(config, model, touched)), useless)
             workflow = ((cls.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
             scene, shown_on = (model, vae, prompt, splat), (renderer, cls.hidden.unique_id, workflow)
             config, chosen = best_seed(*scene, config, best_of, trial_steps, *shown_on)

@@ -19,9 +19,11 @@ from ..optimize import PRESETS, OptimizationState, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
 from ..optimize.profiles import Fitted, fitted
+from ..optimize.views import views_at_most
 from ..orbit import CAMERA_PRESETS
 from ..prompts import PromptConfig
 from ..setting_values import show
+from ..teachers.multiview.files import PUBLISHED, adapter_header
 from .best_of_options import add_best_of_options, check_best_of
 from .exports import parse_exports
 from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
@@ -134,6 +136,9 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
     )
     parser.add_argument(
+        "--multiview", metavar="FILE", help=f"a multi-view adapter against second faces; for SDXL: {PUBLISHED}"
+    )
+    parser.add_argument(
         "--parameterization",
         choices=list(PREDICTIONS),
         help="what the model predicts: noise, v, or v with zero terminal SNR (default: as the checkpoint says)",
@@ -172,6 +177,8 @@ def check_paths(args: argparse.Namespace) -> None:
     for option, path in given:
         if path is not None and not Path(path).expanduser().exists():
             raise InputError(option, "a file or folder that exists", path)
+    if args.multiview is not None:
+        adapter_header(Path(args.multiview).expanduser(), "--multiview")
     if args.model is None:
         starter_checkpoint()
 
@@ -195,11 +202,23 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
     method = everything.guidance.method
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
+    check_multiview(args, everything.optimization)
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         print("# Some teachers change their guidance scale when they are loaded; see --teacher.", file=sys.stderr)
         return None
     return everything
+
+
+def check_multiview(args: argparse.Namespace, config: OptimizeConfig) -> None:
+    """Errors: InputError for an adapter that no step would ask, and for its settings without one."""
+    used = max(config.multiview_share) > 0
+    if args.multiview is not None and not used:
+        remedy = "choose the preset multiview or fast, or --set multiview_share=0.5,0.1"
+        raise InputError("--multiview", "a multiview_share above 0", "0", remedy)
+    touched = [name for name in given_settings(args) if name.startswith("multiview_")]
+    if touched and args.multiview is None:
+        raise InputError(touched[0], "--multiview FILE beside it", "none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -320,7 +339,7 @@ def prepare(
             config.memory,
             free_bytes(device),
             resolution=config.resolution,
-            views=config.views,
+            views=views_at_most(config, teacher.azimuths),
             encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
         )
     teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)
@@ -340,6 +359,7 @@ def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: b
         vae=args.vae,
         loras=[(lora.path, lora.weight) for lora in map(Lora.parse, args.lora)],
         tokenizer=args.tokenizer,
+        multiview=args.multiview,
         device=device,
         unet_dtype=DTYPES[args.dtype],
         vae_dtype=getattr(torch, args.vae_dtype),

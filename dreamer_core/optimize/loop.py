@@ -22,6 +22,7 @@ from ..guidance import GuidanceResult, Timesteps, clip_depth_gradient, clip_pixe
 from ..guidance.rescale import with_rescale
 from ..prompts import PromptProcessor
 from ..teachers.moves import offset_noise
+from ..teachers.multiview.group import group_azimuths, grouped
 from ..teachers.teacher import Teacher
 from . import density
 from .encoding import EncodedImages
@@ -32,7 +33,7 @@ from .regularizers import scene_terms, total_variation
 from .report import StepReport, Stopwatch
 from .shortage import Portion, free_caches, is_out_of_memory, parts
 from .state import MAX_BAD_STEPS, OptimizationState
-from .views import DrawnViews, RenderedViews, draw_views, render_drawn
+from .views import DrawnViews, RenderedViews, draw_group, draw_views, draws_group, render_drawn
 
 
 class MapLeaves:
@@ -196,11 +197,16 @@ def train_step(
 ) -> StepReport:
     """One step: draw, render, encode, guide, clip, back-propagate, Adam and density control.
 
-    `at_once` views are encoded and guided at a time; None: all.
+    `at_once` views are encoded and guided at a time; None: all. A group of views that a multi-view teacher looks at is
+    encoded so, too, and never cut when it is guided.
     """
     watch, step = Stopwatch(), state.step
     device = state.params["means"].device
-    drawn = draw_views(config, step, device)
+    azimuths = group_azimuths(predictor) if draws_group(config, step) else None
+    if azimuths is None:
+        teacher, drawn = predictor, draw_views(config, step, device)
+    else:
+        teacher, drawn = grouped(predictor, azimuths), draw_group(config, azimuths, device)
     watch.lap("cameras")
     scene = state.gaussians if original is None else original.whole(state.gaussians)
     deep = original is not None and original.settings.depth > 0
@@ -212,7 +218,8 @@ def train_step(
     leaves = MapLeaves(rendered)
     encoded = EncodedImages(predictor, leaves.images(drawn), 1 if config.recompute_encoder else at_once)
     watch.lap("encode")
-    guided = guide(predictor, prompts, encoded, drawn, config, step, original, reference, at_once)
+    guided_at_once = at_once if azimuths is None else None
+    guided = guide(teacher, prompts, encoded, drawn, config, step, original, reference, guided_at_once)
     watch.lap("guidance")
     encoded.backward(guided.gradient)
     watch.lap("encode_backward")
@@ -257,6 +264,7 @@ def train_step(
         seconds=watch.seconds,
         memory=used_bytes(device),
         at_once=at_once,
+        group=azimuths is not None,
     )
 
 

@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..guidance import ClipConfig, GuidanceConfig
 from ..orbit import OrbitConfig
 from ..settings import Knob, Settings
+from ..teachers.multiview.cameras import HALF_WIDTH
 from .backgrounds import BackgroundConfig
 from .cleanup import CleanupConfig
 from .density_config import DensityConfig
@@ -70,6 +71,23 @@ class Recipe(Settings):
             1, 1_000_000, 1, advanced=True, unset=0,
         ),
     ] = 2500  # fmt: skip
+    multiview_share: Annotated[
+        tuple[float, float],
+        Knob(
+            "Share of the steps that ask a multi-view adapter about all its views at once, at the schedule's "
+            "beginning; the others ask the plain teacher. No effect without an adapter. Good: 0.5.",
+            0.0, 1.0, 0.05, advanced=True, ends=("first", "last"), ordered=False,
+            second_tip="The same at the schedule's end. Good: 0.1.",
+        ),
+    ] = (0.0, 0.0)  # fmt: skip
+    multiview_half_width: Annotated[
+        float,
+        Knob(
+            "World units that an adapter's view shows to each side. 1.1: an object of radius 1 fills it as objects do "
+            "in the adapter's training.",
+            0.1, 10.0, 0.05, advanced=True,
+        ),
+    ] = HALF_WIDTH  # fmt: skip
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     cameras: OrbitConfig = field(default_factory=OrbitConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
@@ -82,6 +100,11 @@ class Recipe(Settings):
         super().__post_init__()
         if self.resolution % 64:
             raise InputError("resolution", "a multiple of 64, at least 64", self.resolution, "try 1024")
+
+    def multiview_at(self, step: int) -> float:
+        """The share of the steps around `step` that ask about groups of views."""
+        first, last = self.multiview_share
+        return first + (last - first) * self.progress(step)
 
     def progress(self, step: int) -> float:
         """How far `step` is through the schedule, in [0, 1]."""

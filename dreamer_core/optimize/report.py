@@ -40,6 +40,8 @@ class StepReport:
     """Bytes: the most that the GPU had allocated so far, or what the process holds now."""
     at_once: int | None = None
     """So many views at a time, because memory had run out; None: all."""
+    group: bool = False
+    """Whether it looked at a multi-view teacher's group of views."""
 
     @property
     def total_seconds(self) -> float:

@@ -12,6 +12,7 @@ from ..cameras import Cameras
 from ..gaussians import Gaussians
 from ..orbit import pooled_fov, sample_orbit
 from ..rendering import RenderOutput, render
+from ..teachers.multiview.cameras import GREY, group_cameras
 from .backgrounds import sample_backgrounds
 from .randomness import step_generator
 from .recipe import Recipe
@@ -68,6 +69,26 @@ def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
     )
 
 
+def views_at_most(config: Recipe, azimuths: Tensor | None) -> int:
+    """The most views that a step has, with a teacher of groups of views from these `azimuths` or of none."""
+    if azimuths is None or not max(config.multiview_share) > 0:
+        return config.views
+    return max(config.views, len(azimuths))
+
+
+def draws_group(config: Recipe, step: int) -> bool:
+    """Whether a step looks at a group of views, where the teacher can; follows from (seed, step)."""
+    place = float(torch.rand((), generator=step_generator(config.seed, step, "multiview")))
+    return place < config.multiview_at(step)
+
+
+def draw_group(config: Recipe, azimuths: Tensor, device: torch.device) -> DrawnViews:
+    """The views of a multi-view adapter, on its grey; never mirrored, and in colour."""
+    cameras = group_cameras(azimuths, config.resolution, config.multiview_half_width)
+    backgrounds = torch.full((len(cameras), 3), GREY)
+    return DrawnViews(cameras.to(device), backgrounds.to(device), depth=False, flip=False)
+
+
 def render_drawn(
     gaussians: Gaussians, drawn: DrawnViews, config: Recipe, step: int, renderer: str, surface: bool = False
 ) -> RenderedViews:
@@ -86,7 +107,7 @@ def render_drawn(
 
     if config.scale_noise > 0:
         generator = step_generator(config.seed, step, "scales")
-        scenes = noisy_scales(gaussians, config.scale_noise, config.views, generator)
+        scenes = noisy_scales(gaussians, config.scale_noise, len(drawn.cameras), generator)
         outputs = [
             rendered(scene, drawn.cameras.at([view]), drawn.backgrounds[view : view + 1])
             for view, scene in enumerate(scenes)

@@ -169,6 +169,12 @@ def attached(model: Any) -> Attached | None:
     return found if isinstance(found, Attached) else None
 
 
+def azimuths_of(model: Any) -> Tensor | None:
+    """Degrees of the views of a MODEL's adapter; None without one."""
+    found = attached(model)
+    return None if found is None else torch.tensor(found.patch.azimuths)
+
+
 def attach(model: Any, path: str, azimuths: tuple[float, ...]) -> Any:
     """The MODEL with the adapter in a file. Errors: InputError for a file or a MODEL that do not fit."""
     sampling = model.get_model_object("model_sampling")

@@ -30,7 +30,7 @@ from ...dreamer_core.teachers.multiview.cameras import shifted_sigmas
 from ...dreamer_core.teachers.multiview.group import check_groups, whole_groups
 from ...dreamer_core.teachers.teacher import Request, classifier_free
 from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
-from .multiview import GROUP, attached, group_at, plain_schedule
+from .multiview import GROUP, Attached, attached, group_at, plain_schedule
 from .noise import NoiseForm, noise_form
 
 CALC, PRE_CFG = "sampler_calc_cond_batch_function", "sampler_pre_cfg_function"
@@ -110,7 +110,7 @@ class HostSDXL:
         sizes: Mapping[str, int],
         max_batch: int | None = None,
         form: NoiseForm = NoiseForm(),  # noqa: B008  frozen
-        multiview: bool = False,
+        multiview: Attached | None = None,
     ) -> None:
         self._form, self.multiview = form, multiview
         self._azimuths: Tensor | None = None
@@ -120,9 +120,14 @@ class HostSDXL:
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
 
+    @property
+    def azimuths(self) -> Tensor | None:
+        """Degrees of the views of its multi-view adapter's groups; None without one."""
+        return None if self.multiview is None else torch.tensor(self.multiview.patch.azimuths)
+
     def grouped(self, azimuths: Tensor) -> HostSDXL:
         """The teacher of whole groups of views. Errors: InputError for a MODEL without a multi-view adapter."""
-        if not self.multiview:
+        if self.multiview is None:
             raise InputError("model", "a MODEL with a multi-view adapter", "one without", "wire Dreamer XL Multi-View")
         found = copy.copy(self)
         found._azimuths, found.sigmas = azimuths.cpu(), shifted_sigmas(self.sigmas)
@@ -206,7 +211,7 @@ class HostSDXL:
 
     def _options_at(self, sigma: float) -> dict[str, Any]:
         """The MODEL's options; with an adapter they say which group is looked at, if any, and at which timestep."""
-        if not self.multiview:
+        if self.multiview is None:
             return self._options
         group = None
         if self._azimuths is not None:
@@ -295,7 +300,7 @@ def loaded_teacher(
         as_normal_tensors(encoder)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
         teacher = HostSDXL(
-            real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form, attached(model) is not None
+            real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form, attached(model)
         )
         yield teacher, plan.recompute_encoder
     finally:

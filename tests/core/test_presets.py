@@ -89,6 +89,8 @@ RELEASED = {
 }
 
 OURS = {
+    "multiview_share": (0.0, 0.0),
+    "multiview_half_width": 1.1,
     "memory": "auto",
     "recompute_encoder": False,
     "density.max_gaussians": 1_000_000,  # the released code grows without a limit
@@ -196,6 +198,7 @@ def test_what_a_preset_needs_beside_its_settings():
         "official": (4096 * 20, published),
         "paper": (4096 * 20, published),
         "fast": (40_000, published),
+        "multiview": (40_000, published),
         "low_vram": (40_000, published),
         "starter": (4_000, ""),
     }
@@ -245,6 +248,7 @@ def test_the_published_presets_keep_every_gaussian_and_the_others_clean_up():
         "official": False,
         "paper": False,
         "fast": True,
+        "multiview": True,
         "low_vram": True,
         "starter": True,
     }

@@ -224,6 +224,33 @@ def test_shap_e_can_be_cancelled(execute, shap_e_model):
         execute("DreamerXLInitialize", source=shap_e_source(shap_e_model))
 
 
+def pictures_of(execute, splat, azimuths):
+    """As Dreamer XL Multi-View's cameras see it, on white."""
+    view = {"background": "#ffffff", "resolution": 64, "half_width": 1.1}
+    return torch.cat([execute("DreamerXLRender", splat=splat, path={"path": "view", "azimuth": a}, **view).args[0]
+                      for a in azimuths])  # fmt: skip
+
+
+def test_pictures_from_known_sides(execute):
+    sides = [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]
+    box = execute("DreamerXLInitialize", source={"source": "box", "count": 600, "opacity": 0.9}).args[0]
+    with torch.inference_mode():
+        box.positions[..., 0] *= 0.3  # a board, seen flat from the front and narrow from the side
+    images = pictures_of(execute, box, sides)
+    source = {"source": "views", "images": images, "azimuths": ", ".join(map(str, sides)), "count": 400}
+    fitted = execute("DreamerXLInitialize", source={**source, "fit_steps": 25}).args[0]
+    assert fitted.positions.shape == (1, 400, 3)
+    seen = pictures_of(execute, fitted, sides)
+    assert (seen - images).square().mean() < 0.25 * (images - 1.0).square().mean()
+    turned = execute("DreamerXLInitialize", source={**source, "fit_steps": 0}, yaw=90.0).args[0]
+    width, depth = (turned.positions[0, :, i].abs().max() for i in (0, 2))
+    assert width > 1.5 * depth  # the narrow side is the front no more
+    with pytest.raises(ValueError, match=r"azimuths: .*6 picture\(s\) and 2 azimuth"):
+        execute("DreamerXLInitialize", source={**source, "azimuths": "0, 90"})
+    with pytest.raises(ValueError, match="up: expected auto for pictures"):
+        execute("DreamerXLInitialize", source=source, up="+z")
+
+
 def test_shap_e_says_what_to_get(execute, shap_e_model):
     for model in ("none in models/diffusers", "other", "../../elsewhere"):
         with pytest.raises(ValueError, match=r"model: expected a Shap-E folder .*openai/shap-e"):

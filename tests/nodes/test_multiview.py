@@ -193,7 +193,7 @@ def test_errors_name_what_is_wrong(execute, loaded, adapter, patched):
     where = r"get mvadapter_t2mv_sdxl.safetensors from huggingface.co/huanngzh/mv-adapter"
     fails(rf"Dreamer XL Multi-View: adapter: .*got mvadapter_t2mv_sdxl.safetensors, which is not in .*; {where}",
           adapter="mvadapter_t2mv_sdxl.safetensors")  # fmt: skip
-    fails("azimuths: expected 2 to 12 different azimuths", azimuths="0, 90, x")
+    fails("azimuths: expected degrees from -360 to 360, separated by commas, got '0, 90, x'", azimuths="0, 90, x")
     fails("azimuths: expected 2 to 12 different azimuths", azimuths="0, 360")
     fails("expected a MODEL without a multi-view adapter", model=patched)
     other = copy.copy(loaded[0])

@@ -13,12 +13,29 @@ from ..teacher import Teacher
 class GroupTeacher(Protocol):
     """A teacher that can also look at whole groups of views."""
 
+    @property
+    def azimuths(self) -> Tensor | None:
+        """Degrees of a group's views; None where the teacher has no adapter for groups."""
+        ...
+
     def grouped(self, azimuths: Tensor) -> Teacher:
         """The teacher of groups of V views from `azimuths` [V] in degrees, with noise levels of its own.
 
         Its batches are whole groups, one view after the other, and no limit of memory cuts a group.
         """
         ...
+
+
+def group_azimuths(teacher: Teacher) -> Tensor | None:
+    """Degrees of the views of a teacher's groups; None where it only looks at single views."""
+    return teacher.azimuths if isinstance(teacher, GroupTeacher) else None
+
+
+def grouped(teacher: Teacher, azimuths: Tensor) -> Teacher:
+    """The teacher of groups of views from these azimuths. Errors: TypeError for one that only looks at single views."""
+    if not isinstance(teacher, GroupTeacher):
+        raise TypeError(f"expected a teacher of groups of views, but got {type(teacher).__name__}")
+    return teacher.grouped(azimuths)
 
 
 def whole_groups(limit: int | None, views: int, batch: int) -> int:

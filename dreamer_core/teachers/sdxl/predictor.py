@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..kinds import TeacherKind
 from ..moves import nearest_timestep
-from ..multiview.cameras import shifted_sigmas
+from ..multiview.cameras import AZIMUTHS, shifted_sigmas
 from ..multiview.group import check_groups, whole_groups
 from ..noise_schedule import NoiseSchedule, eps_from_output, network_input
 from ..teacher import Conditioning, PlainTeacher
@@ -210,6 +210,11 @@ class DiffusersSDXL(PlainTeacher):
                     continue
                 start += step
             return torch.cat(parts)
+
+    @property
+    def azimuths(self) -> Tensor | None:
+        """Degrees of the views of its multi-view adapter's groups; None without one."""
+        return None if self.multiview is None else torch.tensor(AZIMUTHS)
 
     def grouped(self, azimuths: Tensor) -> GroupedSDXL:
         """Its multi-view adapter's teacher of groups. Errors: ValueError where it has none."""

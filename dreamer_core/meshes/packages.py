@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 
-PACKAGES = {"skimage": "scikit-image", "manifold3d": "manifold3d", "xatlas": "xatlas"}
+PACKAGES = {"skimage": "scikit-image", "manifold3d": "manifold3d", "xatlas": "xatlas", "trimesh": "trimesh"}
 """Module -> what pip calls it."""
 
 

@@ -1,8 +1,11 @@
 """Meshes of splats: closed, where the splat is, coloured as it is, and read back from the file."""
 
+import ast
 import io
 import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,7 +184,24 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "OUT: expected the packages that meshes need" in error
-    assert "got no no-such-package; install them: python -m pip install scikit-image manifold3d xatlas" in error
+    assert "got no no-such-package; install them: python -m pip install scikit-image manifold3d xatlas trimesh" in error
+
+
+def test_whatever_a_mesh_imports_is_asked_for_before_it_is_made():
+    """A package that is missing must be said before the pictures are made, not after."""
+    folder = Path(packages.__file__).parent
+    found = {
+        name.partition(".")[0]
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        )
+    }  # fmt: skip
+    of_every_run = {"numpy", "torch", "PIL", "scipy"}
+    assert "trimesh" in found
+    assert found - of_every_run - sys.stdlib_module_names <= set(packages.PACKAGES)
 
 
 def test_a_splat_without_a_surface_is_refused():

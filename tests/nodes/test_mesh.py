@@ -10,7 +10,7 @@ import pytest
 import torch
 import trimesh
 
-for module in ("skimage", "manifold3d", "xatlas"):
+for module in ("skimage", "manifold3d", "xatlas", "trimesh"):
     pytest.importorskip(module, reason="the extra `mesh` is not installed")
 
 FAST = {"triangles": 600, "texture": 64, "cells": 32, "views": 8, "resolution": 96}

@@ -29,8 +29,7 @@ LARGEST = math.log(torch.finfo(torch.float32).max)
 def without_bad_rows(gaussians: Gaussians, source: object) -> Gaussians:
     """The Gaussians that can be drawn, legal infinities as numbers; says under `source` how many were left out."""
     g = _with_numbers(gaussians)
-    broken = _broken(g)
-    turnless = ~broken & (g.quats.abs().amax(dim=-1) == 0)
+    broken, turnless = _bad(g)
     bad = broken | turnless
     count = int(bad.sum())
     if count == 0:
@@ -39,6 +38,12 @@ def without_bad_rows(gaussians: Gaussians, source: object) -> Gaussians:
     said = " and ".join(f"{n:,} {reason}" for n, reason in reasons if n)
     log.warning("%s: %s of %s Gaussians left out (%s)", source, f"{count:,}", f"{len(g):,}", said)
     return g[~bad]
+
+
+def drawable(gaussians: Gaussians) -> Tensor:  # [N] bool
+    """Which of them `without_bad_rows` keeps."""
+    broken, turnless = _bad(_with_numbers(gaussians))
+    return ~(broken | turnless)
 
 
 def _with_numbers(g: Gaussians) -> Gaussians:
@@ -54,6 +59,12 @@ def _with_numbers(g: Gaussians) -> Gaussians:
     if bool(odd.any()):
         quats = torch.where(odd, quats / torch.where(odd, largest, torch.ones_like(largest)), quats)
     return replace(g, logit_opacities=opacities, log_scales=scales, quats=quats)
+
+
+def _bad(g: Gaussians) -> tuple[Tensor, Tensor]:
+    """Which hold NaN or inf [N], and which others have a rotation of length 0 [N]."""
+    broken = _broken(g)
+    return broken, ~broken & (g.quats.abs().amax(dim=-1) == 0)
 
 
 def _broken(g: Gaussians) -> Tensor:  # [N] bool

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import Types
 from torch import Tensor
 
-from ...dreamer_core.bad_rows import without_bad_rows
+from ...dreamer_core.bad_rows import drawable, without_bad_rows
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.frames import flip_frame
 from ...dreamer_core.gaussians import Gaussians
@@ -123,21 +123,28 @@ def with_changes(splat: Types.SPLAT, made: Gaussians, free: Tensor) -> Types.SPL
     Gaussians were added or removed, the locked ones come first.
     """
     given, after = one_from_splat(splat), to_splat(made)
-    counted = len(given)
-    if len(made) != counted:
-        kept = int((~free).sum())
+    if len(made) != len(given):
+        taken = ~free
         for name in FIELDS:
-            into, whole = getattr(after, name), getattr(splat, name)
-            into[0, :kept, : whole.shape[2] if name == "sh" else None] = whole[0, :counted].cpu()[~free].to(into)
+            getattr(after, name)[0, : int(taken.sum())] = _rows(splat, name, taken, after)
         return after
     was, now = dict(given.tensors()), dict(made.detach().to("cpu").tensors())
     for name, parts in FIELDS.items():
         if any(was[part].shape != now[part].shape for part in parts):
             continue
-        rows = torch.stack([(was[p] == now[p]).reshape(counted, -1).all(dim=1) for p in parts]).all(dim=0)
-        into = getattr(after, name)
-        into[0, rows] = getattr(splat, name)[0, :counted].cpu()[rows].to(into)
+        same = torch.stack([(was[p] == now[p]).reshape(len(given), -1).all(dim=1) for p in parts]).all(dim=0)
+        getattr(after, name)[0, same] = _rows(splat, name, same, after)
     return after
+
+
+def _rows(splat: Types.SPLAT, name: str, which: Tensor, like: Types.SPLAT) -> Tensor:
+    """Rows of a tensor of a SPLAT by a mask of the Gaussians that `one_from_splat` gives; harmonics as `like` has."""
+    length = int(splat.positions.shape[1]) if splat.counts is None else int(splat.counts[0])
+    into = getattr(like, name)
+    rows = getattr(splat, name)[0, :length].to(into)[drawable(_item(splat, 0, length))][which]
+    if name != "sh":
+        return rows
+    return torch.nn.functional.pad(rows, (0, 0, 0, into.shape[2] - rows.shape[1]))  # negative: cut off
 
 
 FIELDS = {

@@ -131,3 +131,38 @@ def test_results_are_ordinary_tensors(ours):
         packed = splat.to_splat(random_gaussians(ours))
     with torch.inference_mode(False):
         assert not any(value.is_inference() for _, value in splat.one_from_splat(packed).tensors())
+
+
+def odd_splat(ours, coefficients):
+    """Eight Gaussians of which the first and the fifth hold NaN, and SH coefficients of no whole degree."""
+    splat = ours("nodes.host.splat").to_splat(random_gaussians(ours, 8, 15))
+    splat.positions[0, [0, 4]] = float("nan")
+    more = torch.randn(1, 8, max(0, coefficients - 16), 3, generator=torch.Generator().manual_seed(1))
+    splat.sh = torch.cat([splat.sh, more], dim=2)[:, :, :coefficients].clone()
+    return splat
+
+
+@pytest.mark.parametrize("coefficients", [6, 16, 25])
+@pytest.mark.parametrize("grown", [False, True])
+def test_what_an_edit_leaves_alone_is_its_own_row(ours, coefficients, grown):
+    """Rows that nothing can draw are left out: those behind them must not take each other's values."""
+    splat = ours("nodes.host.splat")
+    source = odd_splat(ours, coefficients)
+    kept = torch.tensor([1, 2, 3, 5, 6, 7])
+    given = splat.one_from_splat(source)
+    assert len(given) == 6
+    free = torch.tensor([True, False, False, False, False, False])
+    changed = given.means.clone()
+    changed[0] += 1
+    made = ours("dreamer_core.gaussians").Gaussians(**{**dict(given.tensors()), "means": changed})
+    if grown:
+        made = made[torch.tensor([1, 2, 3, 4, 5, 0, 0])]
+    after = splat.with_changes(source, made, free)
+    locked = slice(0, 5) if grown else slice(1, 6)
+    for name in ("positions", "scales", "rotations", "opacities"):
+        assert torch.equal(getattr(after, name)[0, locked], getattr(source, name)[0, kept[1:]]), name
+    shared = min(coefficients, after.sh.shape[2])
+    assert torch.equal(after.sh[0, locked, :shared], source.sh[0, kept[1:], :shared])
+    assert not after.sh[0, :, shared:].any()
+    moved = after.positions[0, 5 if grown else 0]
+    assert (moved - source.positions[0, 1]).norm() == pytest.approx(3**0.5, rel=1e-4)

@@ -12,7 +12,7 @@ from ..prompts import PromptConfig, ViewPrompts, encode_prompts
 if TYPE_CHECKING:
     from ..teachers.sdxl.loading import DiffusersSDXL
 
-WHICH = ("model", "vae", "tokenizer", "lora", "parameterization", "dtype", "vae_dtype", "compile")
+WHICH = ("model", "vae", "tokenizer", "lora", "multiview", "parameterization", "dtype", "vae_dtype", "compile")
 """Options that decide which teacher it is."""
 
 

@@ -144,3 +144,21 @@ def test_the_starters_suite_is_of_its_world():
     assert [s.prompt() for s in subjects] == [i.options["prompt"] for i in read_work_list(list_path("starter"))[0]]
     assert {s.kind for s in subjects} == set(KIND_NAMES)
     assert sum(s in heldout_subjects() for s in subjects) == 8
+
+
+def test_every_option_that_loads_a_teacher_tells_teachers_apart():
+    """Else a list would go on with the teacher of the line before."""
+    import ast
+    import inspect
+
+    from dreamer_core.cli.generate import load_teacher
+    from dreamer_core.cli.teachers import WHICH
+
+    tree = ast.parse(inspect.getsource(load_teacher))
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
+    }
+    assert read <= set(WHICH)
+    assert "model" in read

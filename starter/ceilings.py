@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dreamer_core.files import write_atomically
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState
+from dreamer_core.optimize.presets import STARTER_TRAJECTORY
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.rendering import render
 from dreamer_core.teachers.sdxl.loading import DiffusersSDXL, load_sdxl
@@ -40,8 +41,8 @@ BATCH = 4
 def fit(
     subject: Subject, through: Through, teacher: DiffusersSDXL, steps: int, count: int, seed: int = 0
 ) -> OptimizationState:
-    """Gaussians fitted to the true object by the starter preset's learning rates."""
-    rates = PRESETS["starter"].config.learning_rates
+    """Gaussians fitted to the true object by the learning rates of `STARTER_TRAJECTORY`."""
+    rates = STARTER_TRAJECTORY.learning_rates
     state = OptimizationState.create(initial_shape("sphere", count, step_generator(seed, 0, "init")), rates)
     generator = torch.Generator().manual_seed(seed)
 

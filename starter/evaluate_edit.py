@@ -28,7 +28,7 @@ from dreamer_core.gaussians import Gaussians
 from dreamer_core.initializers import initial_shape
 from dreamer_core.media import contact_sheet, write_png
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
-from dreamer_core.optimize.presets import STARTER_SIDES
+from dreamer_core.optimize.presets import STARTER_SIDES, STARTER_TRAJECTORY
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
 from dreamer_core.rendering import render
@@ -65,7 +65,7 @@ def _pool(kind: str) -> tuple[Cameras, Tensor]:
 
 def fitted(subject: Subject) -> Gaussians:
     """Gaussians fitted to pictures of the true object, as `ceilings` does it."""
-    rates, generator = PRESETS["starter"].config.learning_rates, torch.Generator().manual_seed(0)
+    rates, generator = STARTER_TRAJECTORY.learning_rates, torch.Generator().manual_seed(0)
     state = OptimizationState.create(initial_shape("sphere", COUNT, step_generator(0, 0, "init")), rates)
     views, layers = _pool(subject.kind)
     first, second = (torch.tensor(table[subject.colour]).expand(BATCH, 3) for table in (COLOURS, SECOND))

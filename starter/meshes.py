@@ -28,6 +28,7 @@ from dreamer_core.meshes import MeshConfig, TexturedMesh, build_mesh, save_mesh
 from dreamer_core.meshes.looks import Extent, cameras_around
 from dreamer_core.meshes.pictures import pictures
 from dreamer_core.optimize import PRESETS, OptimizationState
+from dreamer_core.optimize.presets import STARTER_TRAJECTORY
 from dreamer_core.optimize.randomness import step_generator
 from dreamer_core.rendering import render
 
@@ -61,8 +62,8 @@ SAMPLES = 30_000
 
 
 def fit(subject: Subject, steps: int, count: int, seed: int = 0) -> Gaussians:
-    """Gaussians fitted to true pictures by the starter preset's learning rates."""
-    rates = PRESETS["starter"].config.learning_rates
+    """Gaussians fitted to true pictures by the learning rates of `STARTER_TRAJECTORY`."""
+    rates = STARTER_TRAJECTORY.learning_rates
     state = OptimizationState.create(initial_shape("sphere", count, step_generator(seed, 0, "init")), rates)
     generator = torch.Generator().manual_seed(seed)
     cameras = training_cameras(BANK, generator)

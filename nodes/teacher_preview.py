@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig
+from ..dreamer_core.optimize.apart import views_apart
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.optimize.profiles import Fitted
 from ..dreamer_core.rendering import resolve_backend
@@ -130,7 +131,10 @@ def look(
     free = int(mm.get_free_memory(device))
     bar, of = comfy.utils.ProgressBar(drawn + AFTER_DRAWING, node_id=node_id), drawn + AFTER_DRAWING
     size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
-    with loaded_teacher(model, vae, **size, memory=config.memory) as (teacher, one_by_one):
+    with (
+        loaded_teacher(model, vae, **size, memory=config.memory) as (whole, one_by_one),
+        views_apart(whole, len(DIRECTIONS), config.resolution, device) as teacher,
+    ):
         views = on_device(prompt.views, device)
         say("drawing", node_id)
         pictures = draw(

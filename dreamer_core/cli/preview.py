@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..media import contact_sheet, write_png
 from ..optimize import PRESETS
+from ..optimize.apart import views_apart
 from ..optimize.cost import measure
 from ..optimize.memory import free_bytes
 from ..prompts import encode_prompts
@@ -61,26 +62,27 @@ def run(args: argparse.Namespace) -> int:
     teacher.release_text_encoders()
     prepare(args, teacher, config, device)
 
-    with tqdm(total=0, desc="Drawing", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]") as bar:
+    with views_apart(teacher, len(DIRECTIONS), config.resolution, device) as apart:
+        with tqdm(total=0, desc="Drawing", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]") as bar:
 
-        def on_step(done: int, of: int) -> None:
-            bar.total = of
-            bar.update(done - bar.n)
+            def on_step(done: int, of: int) -> None:
+                bar.total = of
+                bar.update(done - bar.n)
 
-        pictures = draw(
-            teacher,
-            prompts,
-            resolution=config.resolution,
-            sampling=sampling,
-            rescale=fit.rescale_of_pictures(config),
-            seed=config.seed,
-            on_step=on_step,
-        )
-    print("Comparing, timing two steps ...", file=sys.stderr, flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_png(contact_sheet(teacher.decode(pictures).cpu()), out)
-    recognition = recognise(teacher, prompts, pictures, seed=config.seed)
-    cost = measure(teacher, prompts, config, gaussians.to(device), renderer)
+            pictures = draw(
+                apart,
+                prompts,
+                resolution=config.resolution,
+                sampling=sampling,
+                rescale=fit.rescale_of_pictures(config),
+                seed=config.seed,
+                on_step=on_step,
+            )
+        print("Comparing, timing two steps ...", file=sys.stderr, flush=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_png(contact_sheet(teacher.decode(pictures).cpu()), out)
+        recognition = recognise(apart, prompts, pictures, seed=config.seed)
+        cost = measure(apart, prompts, config, gaussians.to(device), renderer)
     print(findings(fit, recognition, cost, free))
     print(f"Pictures: {out} ({', '.join(DIRECTIONS)})")
     return 0

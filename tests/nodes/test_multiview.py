@@ -220,3 +220,17 @@ def test_tiling_of_self_attention_is_refused(execute, loaded, adapter, teacher, 
     assert all(eps.isfinite().all() for eps in one.predict(both(latents(), 3.0, cond)))  # single views have no trouble
     with pytest.raises(ValueError, match="whose patches keep the shape of self-attention"):
         one.grouped(AZIMUTHS).predict(both(latents(), 3.0, cond))
+
+
+def test_optimize_asks_about_groups(execute, loaded, patched, ours, monkeypatch):
+    seen = []
+    sdxl = ours("nodes.host.sdxl").HostSDXL
+    grouped = sdxl.grouped
+    monkeypatch.setattr(sdxl, "grouped", lambda self, azimuths: seen.append(len(azimuths)) or grouped(self, azimuths))
+    start = execute("DreamerXLInitialize", source={"source": "sphere", "count": 60}).args[0]
+    prompt = execute("DreamerXLPrompt", clip=loaded[1], prompt="a red mug").args[0]
+    given = {"vae": loaded[2], "prompt": prompt, "splat": start, "preset": "starter", "seed": 0, "final_views": 1}
+    given |= {"steps": 2, "views": 1, "resolution": 64, "multiview_share_first": 1.0, "multiview_share_last": 1.0}
+    made = execute("DreamerXLOptimize", model=patched, **given).args[0]
+    assert seen == [3, 3]
+    assert made.positions.isfinite().all()

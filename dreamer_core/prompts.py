@@ -39,7 +39,7 @@ class PromptConfig(Settings):
     ] = "a red mug"
     negative: Annotated[
         str,
-        Knob("What to avoid, e.g. 'blurry, low quality'.", flag=True, multiline=True),
+        Knob("What to avoid, e.g. 'blurry, low quality'.", flag=True, multiline=True, advanced=True),
     ] = ""
     """The unconditional side of classifier-free guidance."""
     front: Annotated[

@@ -23,12 +23,16 @@ from .preview import DreamerXLPreview
 from .prompt import DreamerXLPrompt, DreamerXLPromptFromConditioning
 from .region import DreamerXLRegion
 from .regularizers import DreamerXLRegularizers
+from .renames import offer_replacements
 from .teacher_preview import DreamerXLTeacherPreview
 from .view import DreamerXLRender
 
 
 class DreamerXLExtension(ComfyExtension):
     """Dreamer XL's nodes."""
+
+    async def on_load(self) -> None:
+        await offer_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import comfyui
 from .graph_format import Column, Group, Info, Link, Node, Workflow
-from .workflows import STARTER, VIEWER, export, images, initialize, loader, optimizer, starter_prompt
+from .workflows import STARTER, VIEWER, export, images, loader, optimizer, starter_prompt, starter_start
 
 FOLDER = comfyui.ROOT / "subgraphs"
 CATEGORY = "3d/dreamer xl"
@@ -101,7 +101,7 @@ def _link(number: int, source: int, output: int, target: int, entry: int, kind: 
 def text_to_3d() -> Blueprint:
     model = loader(STARTER)
     said = starter_prompt(model[1], "a red mushroom")
-    start = initialize(4000)
+    start = starter_start()
     made = optimizer(model[0], model[2], said[0], start[0], "starter")
     kept = export(made[0], "text-to-3d")
     return Blueprint(
@@ -118,7 +118,7 @@ def text_to_3d() -> Blueprint:
 def compare() -> Blueprint:
     model = loader(STARTER)
     said = starter_prompt(model[1], "a green tree")
-    start = initialize(4000)
+    start = starter_start()
     ways = [Node("DreamerXLTSMGuidance", f"Guidance {x}", {"method": m}) for x, m in (("A", "ism"), ("B", "tsm"))]
     made = [
         optimizer(model[0], model[2], said[0], start[0], "starter", f"Optimize {x}", guidance=way[0])

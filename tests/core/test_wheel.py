@@ -56,6 +56,18 @@ def test_it_needs_what_the_pack_needs_and_torch_only_without_comfyui(wheel):
     assert "torch" in {one.name for one in needed if one.marker and one.marker.evaluate({"extra": "standalone"})}
 
 
+@pytest.mark.parametrize(
+    ("extra", "package"), [("mesh", "xatlas"), ("mesh", "manifold3d"), ("mesh", "scikit-image"), ("ray", "ray")]
+)
+def test_optional_parts_are_extras(wheel, extra, package):
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"dreamer_xl-{__version__}.dist-info/METADATA").decode()
+    said = email.message_from_string(text)
+    assert {"ray", "evaluate", "mesh", "standalone"} <= set(said.get_all("Provides-Extra"))
+    needed = [Requirement(one) for one in said.get_all("Requires-Dist")]
+    assert package in {one.name for one in needed if one.marker and one.marker.evaluate({"extra": extra})}
+
+
 def test_it_runs_where_it_is_installed(wheel, tmp_path):
     target = tmp_path / "installed"
     subprocess.run([*PIP, "install", "-q", wheel, "--no-deps", "--no-compile", "--target", target], check=True)

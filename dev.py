@@ -31,9 +31,12 @@ HOST_TEST_TOOLS = (
     "accelerate>=1.0",
     "selenium>=4.25",
     "torchmetrics>=1.4",
+    "manifold3d>=3.0",
+    "scikit-image>=0.22",
+    "trimesh>=5.0",
+    "xatlas>=0.0.9",
 )
 DEMO_PROMPT = "a red mug"
-"""Three times the preset's: twice the time, and thin parts such as handles and legs come out crisper."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For tests: their tensors are too small to share, and threads that wait for each other slow down a busy machine."""
 SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")

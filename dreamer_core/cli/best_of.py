@@ -14,14 +14,12 @@ from ..errors import InputError
 from ..evaluation.best_of import best_trial, judge_trial, trial_length
 from ..evaluation.measure import Measure
 from ..optimize import OptimizationState, OptimizeConfig, optimize
+from ..optimize.apart import views_apart
 from ..prompts import PromptConfig, ViewPrompts
 from ..teachers.sdxl.predictor import DiffusersSDXL
 from . import generate
 from .session import row
 from .teachers import Teachers
-
-RECORD = "best_of.json"
-"""In the folder of a run: what every trial was worth, and the seed that was chosen."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Trial:
 
 def make_best(args: argparse.Namespace, config: OptimizeConfig, prompt: PromptConfig, place: generate.Place) -> int:
     """Try, choose, and finish the best; a resumed run goes on with the seed that was chosen."""
-    record = place.folder.path / RECORD
+    record = place.folder.trials
     if args.resume:
         seed = _recorded(record)
         return generate.make(args, replace(config, seed=seed), prompt, place, generate.from_shape(args, seed))
@@ -82,11 +80,12 @@ def _trial(
     start = generate.from_shape(args, config.seed)(place.device).gaussians
     assert start is not None  # only a resumed run has none
     state, rows = OptimizationState.create(start.to(place.device), config.learning_rates), []
-    reports = optimize(state, teacher, prompts, replace(config, steps=steps), place.renderer)
-    for report in tqdm(reports, total=steps, desc=f"trial of seed {config.seed}", unit="step", leave=False):
-        rows.append(row(report))
-        if place.interrupt is not None and place.interrupt.requested:
-            return None
+    with views_apart(teacher, config.views, config.resolution, place.device) as apart:
+        reports = optimize(state, apart, prompts, replace(config, steps=steps), place.renderer)
+        for report in tqdm(reports, total=steps, desc=f"trial of seed {config.seed}", unit="step", leave=False):
+            rows.append(row(report))
+            if place.interrupt is not None and place.interrupt.requested:
+                return None
     gaussians = state.gaussians.detach()
     return Trial(config.seed, state, rows, judge_trial(teacher, prompts, gaussians, config.resolution, place.renderer))
 

@@ -86,6 +86,11 @@ class RunFolder:
     def state(self) -> Path:
         return self.path / "state.safetensors"
 
+    @property
+    def trials(self) -> Path:
+        """Of --best-of: what every trial was worth, and the seed that was chosen."""
+        return self.path / "best_of.json"
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Errors: InputError where there is nothing to resume, or a run that would be lost."""
         if resume:
@@ -160,10 +165,10 @@ class RunFolder:
         for path in (self.turntable, self.views, *exported):
             path.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove everything of an earlier run, before anything of another one is written."""
+    def clear(self, *, keep_trials: bool = False) -> None:
+        """Remove everything of an earlier run, before anything of another one is written but what its trials found."""
         self.remove_pictures()
-        for path in (self.state, self.splat, self.metrics, self.log):
+        for path in (self.state, self.splat, self.metrics, self.log, *(() if keep_trials else (self.trials,))):
             path.unlink(missing_ok=True)
 
     def read_metrics(self, steps: int) -> list[dict[str, str]]:

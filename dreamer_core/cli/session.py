@@ -117,7 +117,7 @@ class Session:
         self.settings = {**self.settings, "config": config}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
-            self.folder.clear()
+            self.folder.clear(keep_trials=self.state.step > 0)  # only the best trial has steps before its run
             self.save_state(self.state)  # what is killed before its first save goes on from here
         self.write_log()
         print("Preparing the renderer ...", file=sys.stderr, flush=True)  # numba compiles it, once

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from dreamer_core.cli import main, session
+from dreamer_core.cli import generate, main, session
 from dreamer_core.cli.teachers import Teachers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,34 @@ def counted(plain, loads):
         return teacher
 
     return get
+
+
+def test_another_option_of_the_teacher_is_another_teacher(monkeypatch):
+    """A kept teacher with the adapter of the object before would make the next one wrong without a word."""
+    asked = []
+
+    class Recorded:
+        def __init__(self, given):
+            self.given = given
+
+        def __getattr__(self, name):
+            asked.append(name)
+            return self.given[name]
+
+    given = {"model": "m", "vae": None, "tokenizer": None, "lora": [], "multiview": None, "parameterization": None}
+    given |= {"dtype": "auto", "vae_dtype": "float32", "compile": False}
+    monkeypatch.setattr("dreamer_core.teachers.sdxl.loading.load_sdxl", lambda *args, **options: object())
+    generate.load_teacher(Recorded(given), torch.device("cpu"))
+    read = set(asked)
+    assert "multiview" in read
+    for name in read:
+        kept = Teachers(keep=True)
+        kept.get(Recorded(given), torch.device("cpu"))
+        kept.get(Recorded({**given}), torch.device("cpu"))
+        assert kept.loads == 1
+        other = {"lora": ["a:0.5"], "parameterization": "v", "dtype": "float16", "vae_dtype": "bfloat16"}
+        kept.get(Recorded({**given, name: other.get(name, "other")}), torch.device("cpu"))
+        assert kept.loads == 2, name
 
 
 def test_a_named_folder_is_not_taken_for_another_object(tiny_sdxl_dir, tmp_path, capsys):

@@ -48,6 +48,8 @@ def test_the_best_trial_is_finished_as_if_it_were_alone(tiny_sdxl_dir, tmp_path,
     assert (record["seed"], [t["seed"] for t in record["trials"]]) == (7, [6, 7])
     assert main([*argv[:-1], "--steps", "5", "--seed", "6", "--best-of", "2", "--out", str(best), "--resume"]) == 0
     assert json.loads((best / "run.json").read_text())["config"]["seed"] == 7
+    assert main([*argv, str(best), "--steps", "1", "--overwrite"]) == 0
+    assert not (best / "best_of.json").exists()  # of the run before, and no word about this one
 
 
 @pytest.mark.parametrize(

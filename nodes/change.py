@@ -24,7 +24,7 @@ from .host.images import views_image
 from .host.results import view_ui
 from .host.sdxl import check_model
 from .host.splat import one_from_splat, with_changes
-from .optimize import fitted_to, joined, run, top_level
+from .optimize import fitted_to, joined, multiview_note, run, top_level
 from .sockets import CATEGORY, DreamerCameras, DreamerGuidance, DreamerRegion, PromptBundle, errors_named, validated
 from .widgets import Overrides, applied, one_of, overrides, plain_values, plain_widgets, preset_widgets, seed_widget
 
@@ -143,11 +143,13 @@ def change(
     if prompts is None:
         raise InputError("prompt", "what the splat should be", "an empty text")
     work = Work.of(given, config.edit, free, source)
+    touched = [name for one in wired for name in one or ()]
+    unused = multiview_note(config, model, touched)
     workflow = ((node.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
     renderer = values.get("renderer") or "auto"
     made, _ = run(
         model, vae, PromptBundle(prompts), splat, config, renderer, node.hidden.unique_id, workflow,
-        joined(fit.note, work.note), work,
+        joined(fit.note, unused, work.note), work,
     )  # fmt: skip
     result, shown = made.result(), made.shown().detach()
     orbit = turntable(values.get("final_views") or 8, min(config.resolution, 1024), elevation=15.0)

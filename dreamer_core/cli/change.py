@@ -28,6 +28,7 @@ from .generate import (
     add_result_options,
     add_teacher_options,
     add_view_options,
+    check_multiview,
     make,
     preset_name,
     run_in_folder,
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     method = everything.guidance.method
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
+    check_multiview(args, everything.optimization)
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         return 0

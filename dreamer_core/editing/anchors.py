@@ -50,12 +50,14 @@ class Reference:
     colors: Tensor  # [B, H, W, 3] in [0, 1]
     alphas: Tensor  # [B, H, W, 1]
     depths: Tensor | None  # [B, H, W, 1] expected depth, world units
+    depth_sums: Tensor | None = None  # [B, H, W, 1] accumulated depth, world units
 
     @staticmethod
     def of(incoming: Gaussians, cameras: Cameras, backgrounds: Tensor, depth: bool, renderer: str) -> Reference:
         with torch.no_grad():
             output = render(incoming, cameras, backgrounds=backgrounds, depth=depth, backend=renderer)
-            return Reference(output.colors.clamp(0.0, 1.0), output.alphas, output.expected_depths if depth else None)
+            depths = output.expected_depths if depth else None
+            return Reference(output.colors.clamp(0.0, 1.0), output.alphas, depths, output.depth_sums)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,15 @@ class EncodedImages:
         self._at_once = at_once
         self._latents: Tensor | None = None
         if at_once is not None:
-            with torch.no_grad():
-                self.z = torch.cat([predictor.encode(images.detach()[p]) for p in parts(len(images), at_once)])
+            self.z = self.like(images)
         else:
             self._latents = predictor.encode(images)
             self.z = self._latents.detach()
+
+    def like(self, images: Tensor) -> Tensor:
+        """Latents of other images of the step [B, H, W, 3], as many at a time, without a graph."""
+        with torch.no_grad():
+            return torch.cat([self._predictor.encode(images.detach()[p]) for p in parts(len(images), self._at_once)])
 
     def backward(self, gradient: Tensor) -> None:
         """Back-propagate the latents' gradient [B, C, h, w] into the images."""

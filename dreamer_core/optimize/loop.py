@@ -29,7 +29,7 @@ from .encoding import EncodedImages
 from .memory import used_bytes
 from .randomness import global_seed, step_generator
 from .recipe import OptimizeConfig, Recipe
-from .regularizers import scene_terms, total_variation
+from .regularizers import normalized_disparity, scene_terms, total_variation
 from .report import StepReport, Stopwatch
 from .shortage import Portion, free_caches, is_out_of_memory, parts
 from .state import MAX_BAD_STEPS, OptimizationState
@@ -46,11 +46,25 @@ class MapLeaves:
 
     def images(self, drawn: DrawnViews) -> Tensor:  # [B, H, W, 3]
         """What is encoded."""
-        images = self.colors
-        if drawn.depth:
-            assert self.disparity is not None
-            images = self.disparity.expand(-1, -1, -1, 3)
-        return images.flip(2) if drawn.flip else images
+        return encoded_images(self.colors, self.disparity, drawn)
+
+
+def encoded_images(colors: Tensor, disparity: Tensor | None, drawn: DrawnViews) -> Tensor:  # [B, H, W, 3]
+    """Of the maps of a step, what is encoded."""
+    images = colors
+    if drawn.depth:
+        assert disparity is not None
+        images = disparity.expand(-1, -1, -1, 3)
+    return images.flip(2) if drawn.flip else images
+
+
+def reference_images(reference: Reference, drawn: DrawnViews) -> Tensor:  # [B, H, W, 3]
+    """What is encoded of the incoming splat, beside `MapLeaves.images`."""
+    disparity = None
+    if drawn.depth:
+        assert reference.depth_sums is not None
+        disparity = normalized_disparity(reference.depth_sums, reference.alphas, drawn.cameras.fov)
+    return encoded_images(reference.colors, disparity, drawn)
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,7 @@ def guide(
         method, target = guidance.method_at(progress), prompts.at(drawn.shown)
         source = incoming = None
         if original is not None and original.source is not None and reference is not None:
-            shown = reference.colors.flip(2) if drawn.flip else reference.colors
-            incoming = torch.cat([predictor.encode(shown[p]) for p in parts(len(shown), at_once)])
+            incoming = encoded.like(reference_images(reference, drawn))
             source = original.source.at(drawn.shown)
 
         def of(p: slice) -> GuidanceResult:
@@ -165,7 +178,7 @@ def update(
         infos = [of_changing(info, len(state.params["means"])) for info in infos]
     state.updating = True
     state.descend(config.learning_rates, config.schedule_steps, factors)
-    means_rate = config.learning_rates.at("means", step, config.schedule_steps)
+    means_rate = config.learning_rates.at("means", step, config.schedule_steps) * (factors or {}).get("means", 1.0)
     with global_seed(config.seed, step, "density", state.params["means"].device):
         density.refine(state.params, state.optimizers, state.density, step, infos, config.density, means_rate)
     state.step = step + 1
@@ -213,7 +226,7 @@ def train_step(
     rendered = render_drawn(scene, drawn, config, step, renderer, surface=deep)
     reference = None
     if original is not None and original.needs_reference:
-        reference = Reference.of(original.incoming, drawn.cameras, drawn.backgrounds, deep, renderer)
+        reference = Reference.of(original.incoming, drawn.cameras, drawn.backgrounds, deep or drawn.depth, renderer)
     watch.lap("render")
     leaves = MapLeaves(rendered)
     encoded = EncodedImages(predictor, leaves.images(drawn), 1 if config.recompute_encoder else at_once)

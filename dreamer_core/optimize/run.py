@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -87,6 +87,8 @@ class Run:
         `on_step` raises.
         """
         device = self.state.params["means"].device
+        if self.work is not None:  # once, not whenever it is shown
+            self.work = replace(self.work, original=self.work.original.to(device))
         try:
             with views_apart(teacher, self.config.views, self.config.resolution, device) as apart:
                 self._make_steps(apart, prompts, renderer, on_step)
@@ -101,7 +103,7 @@ class Run:
         on_step: Callable[[StepReport], bool | None],
     ) -> None:
         saved = time.monotonic()
-        original = None if self.work is None else self.work.original.to(self.state.gaussians.device)
+        original = None if self.work is None else self.work.original
         for report in optimize(self.state, teacher, prompts, self.config, renderer, original):
             if on_step(report):
                 return

@@ -264,6 +264,18 @@ def test_a_delta_of_equal_words_changes_nothing_that_plain_guidance_would(scene)
     assert (unchanged.sh0 - scene.sh0).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_step_that_looks_at_depth_compares_depth_with_depth(scene, flip):
+    """The same splat and the same words: nothing is to change, whatever is encoded of it."""
+    cfg = config(LOOSE, steps=1, depth_share=1.0, **{"guidance.flip": flip, "guidance.cfg": 7.5})
+    *_, [report] = change(scene, AnalyticTeacher(recoloured(scene, [0.1, 0.2, 0.9]), RESOLUTION), cfg)
+    *_, [delta_of_none] = change(scene, AnalyticTeacher(scene, RESOLUTION), cfg, source=CameraPrompts())
+    assert report.depth
+    assert delta_of_none.depth
+    assert report.gradient_norm > 1.0
+    assert delta_of_none.gradient_norm < 1e-3
+
+
 # Place, size and harmonics
 
 
@@ -337,3 +349,12 @@ def test_harmonics_are_kept_or_flattened_and_said(scene, part):
     else:
         assert after.shN.shape[1] == 0
     assert Work.of(scene, EditSettings()).note == ""
+
+
+def test_what_is_frozen_is_not_shaken_by_density_control(scene):
+    faint = replace(scene, logit_opacities=torch.full_like(scene.logit_opacities, -7.0))  # which it shakes most
+    given = {"density.enabled": True, "density.strategy": "mcmc", "density.start": 100}
+    for what, stays in (("colours", True), ("all", False)):
+        cfg = config(replace(LOOSE, change=what), steps=2, **given)
+        after, *_ = change(faint, AnalyticTeacher(scene, RESOLUTION), cfg)
+        assert torch.equal(after.means, scene.means) is stays

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from dreamer_core.cli import main
+from dreamer_core.editing.config import edit_config
+from dreamer_core.editing.work import Work
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.views import draw_group, draws_group, views_at_most
@@ -28,7 +30,7 @@ class Recorder(PlainTeacher):
 
     def grouped(self, azimuths):
         assert torch.equal(azimuths, self.azimuths)
-        return Recorder(self.azimuths, self.asked, group=True)
+        return type(self)(self.azimuths, self.asked, group=True)
 
     def eps(self, x, sigma, cond):
         self.asked.append((self.group, len(x), x))
@@ -97,20 +99,29 @@ def test_the_group_is_seen_by_the_adapters_cameras_on_grey():
     assert drawn.depth is drawn.flip is False
 
 
+class Short(Recorder):
+    """Has memory for one picture in the encoder, and for all in the network."""
+
+    def encode(self, images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().encode(images)
+
+
+def test_the_incoming_splat_of_an_edit_is_encoded_as_memory_allows():
+    """Groups are guided whole; their pictures, of the splat as it is and as it was, are encoded one at a time."""
+    teacher, given = Short(), {"resolution": 64, "steps": 2, "multiview_share": (1.0, 1.0)}
+    settings = edit_config(PRESETS["starter"], "edit", given)
+    work = Work.of(initial_shape("sphere", 60, torch.Generator().manual_seed(0)), settings.edit, source=prompts())
+    for low in (False, True):
+        state = OptimizationState.create(work.changing, settings.learning_rates)
+        chosen = replace(settings, recompute_encoder=low)
+        reports = list(optimize(state, teacher, prompts(), chosen, "torch", work.original))
+        assert all(r.group and r.at_once == (None if low else 1) for r in reports)
+    assert {count % 6 for group, count, _ in teacher.asked if group} == {0}  # both splats' groups of three
+
+
 def test_when_memory_runs_out_groups_stay_whole():
-    class Short(Recorder):
-        """Has memory for one picture in the encoder, and for all in the network."""
-
-        def __init__(self, *args, **more):
-            super().__init__(*args, **more)
-            self.encoded = []
-
-        def encode(self, images):
-            self.encoded.append(len(images))
-            if len(images) > 1:
-                raise torch.OutOfMemoryError("out of memory")
-            return super().encode(images)
-
     teacher = Short()
     reports, _ = run(teacher, config(multiview_share=(1.0, 1.0)))
     assert all(r.group and r.at_once == 1 for r in reports)
@@ -141,4 +152,16 @@ def test_memory_is_planned_for_the_largest_step():
 )
 def test_settings_without_effect_are_refused(options, said, tmp_path, capsys):
     assert main(["generate", "a mug", *options, "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--multiview", "none.safetensors", "--preset", "paper"], "--multiview: expected a multiview_share above 0"),
+        (["--set", "multiview_share=0.5,0.1"], "multiview_share: expected --multiview FILE beside it, got none"),
+    ],
+)
+def test_restyle_refuses_them_too(options, said, tmp_path, capsys):
+    assert main(["restyle", str(tmp_path / "scan.ply"), "a mug", *options, "--out", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err

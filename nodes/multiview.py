@@ -61,7 +61,7 @@ class DreamerXLMultiView(io.ComfyNode):
                     options=sorted({PUBLISHED, *folder_paths.get_filename_list(FOLDER)}),
                     default=PUBLISHED,
                     tooltip=f"A file in the folder models/{FOLDER}. For SDXL: {PUBLISHED} from "
-                    "huggingface.co/huanngzh/mv-adapter.",
+                    "Hugging Face, huanngzh/mv-adapter.",
                 ),
                 io.String.Input(
                     "azimuths",

@@ -204,7 +204,7 @@ def test_foreign_files_are_named(adapter_file, tmp_path, change, said):
     text = str(error.value)
     assert text.startswith("--multiview: expected a multi-view adapter")
     assert "\n" not in text
-    assert "huggingface.co/huanngzh/mv-adapter" in text
+    assert "Hugging Face, huanngzh/mv-adapter" in text
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

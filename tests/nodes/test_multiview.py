@@ -190,7 +190,7 @@ def test_errors_name_what_is_wrong(execute, loaded, adapter, patched):
             execute("DreamerXLMultiView", **given)
         assert "\n" not in str(error.value)
 
-    where = r"get mvadapter_t2mv_sdxl.safetensors from huggingface.co/huanngzh/mv-adapter"
+    where = r"get mvadapter_t2mv_sdxl.safetensors from Hugging Face, huanngzh/mv-adapter"
     fails(rf"Dreamer XL Multi-View: adapter: .*got mvadapter_t2mv_sdxl.safetensors, which is not in .*; {where}",
           adapter="mvadapter_t2mv_sdxl.safetensors")  # fmt: skip
     fails("azimuths: expected degrees from -360 to 360, separated by commas, got '0, 90, x'", azimuths="0, 90, x")

@@ -15,7 +15,7 @@ from .adapter import MultiViewAdapter
 
 PUBLISHED = "mvadapter_t2mv_sdxl.safetensors"
 EXPECTED = f"a multi-view adapter for this model (for SDXL: {PUBLISHED})"
-REMEDY = f"get {PUBLISHED} from huggingface.co/huanngzh/mv-adapter"
+REMEDY = f"get {PUBLISHED} from Hugging Face, huanngzh/mv-adapter"
 MARK = ".attn1.processor.to_q_mv.weight"
 """Ends the names of row attention's queries in a file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ def expanded(template: str, draws: Any, folder: Path, where: str) -> list[str]:
         raise InputError(f"{where}: {DRAWS}", f"a whole number from 1 to {MOST}", draws)
     if not DYNAMIC.search(template):
         return [template]
+    if "#" in template:  # where the library would cut the rest off
+        remedy = "write it in words, or every prompt out"
+        raise InputError(f"{where}: prompt", "a template without #, which begins a comment", repr(template), remedy)
     try:
         from dynamicprompts.generators import CombinatorialPromptGenerator, RandomPromptGenerator
         from dynamicprompts.wildcards import WildcardManager
@@ -33,8 +37,8 @@ def expanded(template: str, draws: Any, folder: Path, where: str) -> list[str]:
         raise InputError(f"{where}: prompt", "the package dynamicprompts for { } and __", got, remedy) from error
     words = WildcardManager(folder)
     known = set(words.get_collection_names()) if folder.is_dir() else set()
-    for name in re.findall(r"__([\w/-]+)__", template):
-        if name not in known:
+    for name in re.findall(r"__([\w/*-]+)__", template):
+        if not fnmatch.filter(known, name):
             raise InputError(f"{where}: prompt", f"a list {name}.txt in {folder}", "none")
     try:
         if draws is None:

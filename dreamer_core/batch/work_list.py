@@ -34,6 +34,8 @@ WHOLE = ("lora", "export")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 LARGEST = 100_000
 """Objects of a list; more is a slip of the pen in a range."""
+TAKEN = ("index.json", "report.html")
+"""Names of files beside the objects' folders."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, Options]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_each_once)
         except ValueError as error:
             raise InputError(f"line {number}", "one JSON object", f"{line.strip()[:60]} ({error})") from error
         if not isinstance(value, dict):
@@ -123,9 +125,21 @@ def _json_lines(text: str) -> Iterator[tuple[int, Options]]:
         yield number, value
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> Options:
+    """A JSON object. Errors: ValueError for a name that comes twice, of which JSON would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice} comes twice")
+    return found
+
+
 def _csv_lines(text: str) -> Iterator[tuple[int, Options]]:
     """Rows by their heading; an empty cell says nothing, and several LoRAs stand with semicolons between them."""
     reader = csv.DictReader(io.StringIO(text))
+    heading = [name.strip() for name in reader.fieldnames or ()]
+    if len(set(heading)) < len(heading):
+        raise InputError("line 1", "each name once in the heading", ", ".join(heading))
     for row in reader:
         if None in row or None in row.values():
             raise InputError(
@@ -159,6 +173,8 @@ def _items(options: Options, line: int, folder: Path) -> Iterator[Item]:
     named = str(options.pop("name", ""))
     if named and (not re.fullmatch(r"[\w][\w.-]*", named) or named.endswith(".")):
         raise InputError(f"line {line}: name", "letters, digits, - and _, for it names a folder", repr(named))
+    if named.lower() in TAKEN:
+        raise InputError(f"line {line}: name", f"none of {', '.join(TAKEN)}, which the list itself has", named)
     place = folder / "wildcards" if wildcards is None else folder / str(wildcards)
     names = list(options)
     for values in itertools.product(*(_values(name, options[name], line) for name in names)):

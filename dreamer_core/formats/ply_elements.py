@@ -7,6 +7,7 @@ header declares are held against the bytes that are there before anything is all
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,9 +198,24 @@ def _too_few(element: Element, there: int) -> str:
     return f"it declares {element.count:,} of element {element.name} and holds {there:,}"
 
 
+NO_NUMBER = re.compile(rb"([+-]?)(?:nan\([\w()]*\)|1\.#(?:QNAN|SNAN|IND|INF)0*)", re.IGNORECASE)
+"""NaN and inf as C's libraries write them: -nan(ind), nan(0x8000), 1.#QNAN, -1.#INF."""
+
+
+def _number(word: bytes) -> float:
+    """Errors: ValueError."""
+    odd = NO_NUMBER.fullmatch(word)
+    if odd is None:
+        return float(word)
+    return float(odd[1] + b"inf") if b"#INF" in word.upper() else float("nan")
+
+
 def _numbers(words: list[bytes], element: Element) -> NDArray[np.float64]:
     try:
-        return np.fromiter(map(float, words), np.float64, count=len(words))
+        try:
+            return np.fromiter(map(float, words), np.float64, count=len(words))
+        except ValueError:
+            return np.fromiter(map(_number, words), np.float64, count=len(words))
     except ValueError as error:
         raise BrokenPlyError(f"element {element.name} holds a word that is no number ({str(error)[:80]})") from error
 

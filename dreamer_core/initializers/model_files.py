@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .off import read_off
 from .ply_models import read_ply_model
 from .point_cloud import PointCloud
 from .stl import read_stl
+
+log = logging.getLogger(__name__)
 
 MODEL_UP = {".glb": "+y", ".gltf": "+y", ".obj": "+y", ".ply": "+z", ".stl": "+z", ".off": "+z"}
 """What `auto` takes for up. glTF demands Y up and the front on +Z; the rest is custom: Blender writes OBJ so, and STL,
@@ -37,12 +40,16 @@ def read_points(path: Path, count: int, generator: torch.Generator, field: str =
     check_file(path, field)
     meshes: list[tuple[Mesh, Array]] = []
     clouds: list[PointCloud] = []
+    bad = 0
     for part, transform in _parts(path, field):
+        bad += _not_finite(part)
         if isinstance(part, Mesh):
             meshes.append((part, transform))
         else:
             moved = part.turned(torch.from_numpy(transform[:3, :3])).points + torch.from_numpy(transform[:3, 3])
             clouds.append(PointCloud(moved, part.rgb))
+    if bad:
+        log.warning("%s: %s places with NaN or inf are left out, and the triangles at them", path, f"{bad:,}")
     if meshes and (sampled := sample_meshes(meshes, count, generator)) is not None:
         return sampled
     # Triangles without an area are as good as points; what is transparent throughout is nothing.
@@ -63,6 +70,11 @@ def _parts(path: Path, field: str) -> list[tuple[Mesh | PointCloud, Array]]:
         raise
     except Exception as error:  # a file may hold anything anywhere
         raise _unreadable(path, field, error) from error
+
+
+def _not_finite(part: Mesh | PointCloud) -> int:
+    places = part.vertices if isinstance(part, Mesh) else part.points.numpy()
+    return int((~np.isfinite(places).all(axis=-1)).sum())
 
 
 def _as_they_are(

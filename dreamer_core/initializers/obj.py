@@ -41,11 +41,13 @@ class ObjFile:
         self.names: dict[str, int] = {"": 0}
         self.left_out: dict[str, int] = {}
         self._material = 0
-        keys = {b"v": self._vertex, b"vt": self._coordinates, b"f": self._face}
+        keys = {b"v": self._vertex, b"vt": self._coordinates, b"f": self._face, b"fo": self._face}
         data = path.read_bytes().replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
         for number, line in enumerate(data.splitlines(), 1):
             words = line.split(b"#", 1)[0].split() if b"#" in line else line.split()
             if not words:
+                if line.startswith(b"#MRGB"):
+                    self._left_out("rows of ZBrush's vertex colours (#MRGB)")
                 continue
             read = keys.get(words[0])
             try:
@@ -54,10 +56,12 @@ class ObjFile:
                 elif words[0] == b"usemtl":
                     self._use(_text(line.split(None, 1)[1]) if len(words) > 1 else "")
                 elif words[0] in (b"l", b"p") or words[0] in FREE_FORM:
-                    what = {b"l": "lines", b"p": "points"}.get(words[0], "free-form curves and surfaces")
-                    self.left_out[what] = self.left_out.get(what, 0) + 1
+                    self._left_out({b"l": "lines", b"p": "points"}.get(words[0], "free-form curves and surfaces"))
             except (ValueError, IndexError, OverflowError) as error:
                 raise BrokenObjError(f"line {number:,} cannot be understood: {_text(line)[:60]!r}") from error
+
+    def _left_out(self, what: str) -> None:
+        self.left_out[what] = self.left_out.get(what, 0) + 1
 
     def _vertex(self, words: list[bytes]) -> None:
         """x y z, then w, or r g b, or r g b a."""
@@ -79,8 +83,8 @@ class ObjFile:
             parts = word.split(b"/")
             v = int(parts[0])
             t = int(parts[1]) if len(parts) > 1 and parts[1] else 0
-            if v == 0:
-                raise ValueError("vertices are counted from 1")
+            if v == 0 or v < -places or t < -coordinates:
+                raise ValueError("lines are counted from 1, and back to the first")
             corners.append((v - 1 if v > 0 else places + v, t - 1 if t > 0 else coordinates + t if t < 0 else NONE))
         for i in range(1, len(corners) - 1):
             for v, t in (corners[0], corners[i], corners[i + 1]):

@@ -307,14 +307,16 @@ def test_a_file_too_large_for_the_memory(tmp_path, monkeypatch):
         read_points(tmp_path / "big.gltf", 10, generator())
 
 
-def test_points_that_are_not_finite_are_left_out(tmp_path):
+def test_points_that_are_not_finite_are_left_out(tmp_path, caplog):
     rows = ["0 0 0", "nan 0 0", "1 0 0", "0 1 0", "0 0 1", "0 inf 0"]
     path = ascii_ply(tmp_path / "nan.ply", VERTICES_4.replace("4", "6"), rows)
     start = gaussians_from_file(path, points=4)
     assert start.check_finite() is None
     assert len(start) == 4
+    assert "nan.ply: 2 places with NaN or inf are left out" in caplog.text
     (tmp_path / "mesh.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv nan 1 0\nf 1 2 3\nf 2 3 4\n")
     assert torch.isfinite(read_points(tmp_path / "mesh.obj", 50, generator()).points).all()
+    assert "mesh.obj: 1 places with NaN or inf are left out" in caplog.text
 
 
 def test_a_ply_is_known_by_its_content(tmp_path):

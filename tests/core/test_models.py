@@ -308,7 +308,8 @@ def test_columns_of_vertices(tmp_path, rest):
         ("v 0 0 0\nf 1 2 zero\n", "line 2 cannot be understood"),
         ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 4\n", "names vertex 4 of 3"),
         ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 0 1 2\n", "line 4 cannot be understood"),
-        ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf -1 -2 -5\n", "names vertex 3 of 3"),
+        ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf -1 -2 -5\n", "line 4 cannot be understood"),
+        ("v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 3/-2\n", "line 5 cannot be understood"),
         ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1/1 2/1 3/1\n", "names texture coordinate 1 of 0"),
         ("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 99999999999999999999\n", "line 4 cannot be understood"),
     ],
@@ -325,6 +326,12 @@ def test_negative_numbers_count_from_where_they_stand(tmp_path):
     (tmp_path / "a.obj").write_text(block.format(0, 1) + block.format(4, 5))
     where, _ = points(tmp_path / "a.obj", 1000)
     assert ((where[:, 0] <= 1).sum(), (where[:, 0] >= 4).sum()) == (500, 500)
+
+
+def test_colours_of_zbrush_are_named_and_old_faces_read(tmp_path, caplog):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\n#MRGB ffff0000ff00ff00ff0000ff\nfo 1 2 3\n")
+    assert len(points(tmp_path / "a.obj", 100)[0]) == 100
+    assert "rows of ZBrush's vertex colours (#MRGB) are left out (1)" in caplog.text
 
 
 def test_what_is_no_surface_is_named(tmp_path, caplog):

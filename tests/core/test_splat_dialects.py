@@ -414,6 +414,20 @@ def test_warnings_are_lines(tmp_path, caplog):
     assert all(r.levelno == logging.WARNING and "\n" not in r.getMessage() for r in caplog.records)
 
 
+@pytest.mark.parametrize("word", ["nan", "-nan(ind)", "nan(0x8000)", "1.#QNAN0", "-1.#IND", "1.#INF00", "-inf"])
+def test_words_for_no_number_cost_one_row(tmp_path, caplog, word):
+    """As C's libraries write them, Microsoft's among them."""
+    lines = [" ".join(str(float(v)) for v in row) for row in table().tolist()]
+    lines[3] = f"{word} {lines[3].split(maxsplit=1)[1]}"
+    head = "ply\nformat ascii 1.0\nelement vertex 50\n" + "".join(f"property float {name}\n" for name in SPLAT)
+    (tmp_path / "a.ply").write_text(head + "end_header\n" + "\n".join(lines))
+    assert len(load_gaussians(tmp_path / "a.ply")) == 49
+    assert "1 of 50 Gaussians left out" in caplog.text
+    (tmp_path / "a.ply").write_text(head + "end_header\n" + "\n".join(lines).replace(word, "nothing"))
+    with pytest.raises(InputError, match="a word that is no number"):
+        load_gaussians(tmp_path / "a.ply")
+
+
 def test_lists_of_the_other_byte_order(tmp_path):
     head = "ply\nformat binary_big_endian 1.0\nelement face 3\n"
     head += "property ushort id\nproperty list short int of\nend_header\n"

@@ -59,8 +59,13 @@ def test_csv_says_the_same_as_json(tmp_path):
         {"prompt": "a red mug", "seed": 1, "lora": ["a:0.5", "b"], "guidance.gamma": "0.3"},
         {"prompt": "a mug, blue", "seed": 7, "perp_neg": "true"},
     ]
-    args = item_args(items[0])
+    args = item_args(items[0], ["--preset", "fast"])
     assert (args.seed, args.lora, args.set) == (0, ["a:0.5", "b"], ["guidance.gamma=0.3"])
+
+
+def test_a_heading_says_each_name_once(tmp_path):
+    with pytest.raises(InputError, match="line 1: expected each name once in the heading, got prompt, seed, seed"):
+        read(tmp_path, "prompt,seed, seed\na,1,2\n", name="list.csv")
 
 
 def test_dynamic_prompts(tmp_path):
@@ -88,6 +93,10 @@ BAD = [
     ({"prompt": "a", "name": "n", "seed": "0..1"}, "line 1: name: expected another one than line 1's, got n"),
     ({"prompt": "a {red|blue mug"}, "line 1: prompt: expected a template such as {red|blue}"),
     ({"prompt": "a __beast__"}, "line 1: prompt: expected a list beast.txt in"),
+    ({"prompt": "a __be*__"}, "line 1: prompt: expected a list be*.txt in"),
+    ({"prompt": "a #1 {red|blue} mug"}, "line 1: prompt: expected a template without #"),
+    ('{"prompt": "a", "seed": 1, "seed": 2}', "line 1: expected one JSON object, got"),
+    ({"prompt": "a", "name": "index.json"}, "line 1: name: expected none of index.json, report.html"),
     ("# nothing", "LIST: expected at least one line with a prompt"),
 ]
 

@@ -16,9 +16,11 @@ from ..dreamer_core.optimize import PRESETS, OptimizeConfig
 from ..dreamer_core.optimize.apart import views_apart
 from ..dreamer_core.optimize.cost import measure
 from ..dreamer_core.optimize.profiles import Fitted
+from ..dreamer_core.optimize.views import views_at_most
 from ..dreamer_core.rendering import resolve_backend
 from ..dreamer_core.settings import own_settings
 from ..dreamer_core.teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise, summary
+from .host.multiview import azimuths_of
 from .host.noise import noise_form
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
@@ -130,7 +132,11 @@ def look(
     backend = resolve_backend("auto", device)
     free = int(mm.get_free_memory(device))
     bar, of = comfy.utils.ProgressBar(drawn + AFTER_DRAWING, node_id=node_id), drawn + AFTER_DRAWING
-    size: dict[str, Any] = {"views": config.views, "resolution": config.resolution, "sizes": prompt.sizes}
+    size: dict[str, Any] = {
+        "views": views_at_most(config, azimuths_of(model)),
+        "resolution": config.resolution,
+        "sizes": prompt.sizes,
+    }
     with (
         loaded_teacher(model, vae, **size, memory=config.memory) as (whole, one_by_one),
         views_apart(whole, len(DIRECTIONS), config.resolution, device) as teacher,

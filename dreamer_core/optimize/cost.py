@@ -11,6 +11,7 @@ from ..gaussians import Gaussians
 from ..guidance import sample_timesteps
 from ..orbit import sample_orbit
 from ..prompts import PromptProcessor
+from ..teachers.multiview.group import group_azimuths
 from ..teachers.noise_levels import scaled_linear_sigmas
 from ..teachers.teacher import Conditioning, PlainTeacher, Teacher
 from .loop import optimize
@@ -48,6 +49,14 @@ def evaluations_per_step(config: OptimizeConfig, prompts: PromptProcessor) -> fl
     return total / SAMPLE
 
 
+def views_per_step(config: OptimizeConfig, azimuths: Tensor | None) -> float:
+    """Mean views of a step over the whole run; some steps look at a multi-view teacher's group from `azimuths`."""
+    if azimuths is None:
+        return config.views
+    share = sum(config.multiview_at(i * config.steps // SAMPLE) for i in range(SAMPLE)) / SAMPLE
+    return (1 - share) * config.views + share * len(azimuths)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a run takes."""
@@ -71,19 +80,22 @@ def measure(
     """The cost of `config` from `start` on, after two steps that are timed and thrown away, and one before them.
 
     The first step compiles kernels and is not counted. What guidance takes grows with the evaluations, which differ
-    from step to step; all else is the same in every step.
+    from step to step; all else grows with the views.
     """
     state = OptimizationState.create(start, config.learning_rates)
     reports = list(optimize(state, teacher, prompts, replace(config, steps=1 + TIMED_STEPS), renderer))[1:]
-    counted = sum(r.network_evaluations for r in reports)
+    azimuths = group_azimuths(teacher)
+    seen = [len(azimuths) if r.group and azimuths is not None else config.views for r in reports]
+    counted = sum(r.network_evaluations * views for r, views in zip(reports, seen))
     guidance = sum(r.seconds.get("guidance", 0.0) for r in reports)
     others = sum(r.total_seconds for r in reports) - guidance
     each = evaluations_per_step(config, prompts)
-    seconds = config.steps * (each * guidance / max(counted, 1) + others / len(reports))
+    views = views_per_step(config, azimuths)
+    seconds = config.steps * views * (each * guidance / max(counted, 1) + others / sum(seen))
     growing = config.density.enabled
     return Cost(
         steps=config.steps,
-        evaluations=round(config.steps * config.views * each),
+        evaluations=round(config.steps * views * each),
         seconds=seconds,
         peak=max(max(r.memory for r in reports), used_bytes(start.device)),
         gaussians=len(start),

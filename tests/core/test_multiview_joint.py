@@ -9,7 +9,7 @@ from dreamer_core.cli import main
 from dreamer_core.editing.config import edit_config
 from dreamer_core.editing.work import Work
 from dreamer_core.initializers import initial_shape
-from dreamer_core.optimize import PRESETS, OptimizationState, optimize
+from dreamer_core.optimize import PRESETS, OptimizationState, cost, optimize
 from dreamer_core.optimize.views import draw_group, draws_group, views_at_most
 from dreamer_core.prompts import PromptConfig, ViewPrompts
 from dreamer_core.teachers.noise_levels import scaled_linear_sigmas
@@ -126,6 +126,26 @@ def test_when_memory_runs_out_groups_stay_whole():
     reports, _ = run(teacher, config(multiview_share=(1.0, 1.0)))
     assert all(r.group and r.at_once == 1 for r in reports)
     assert {count % 3 for group, count, _ in teacher.asked if group} == {0}
+
+
+def test_the_cost_of_a_run_counts_the_views_of_groups(monkeypatch):
+    """A view takes a second of guidance and one of all else, whichever steps happen to be timed."""
+    start = initial_shape("sphere", 60, torch.Generator().manual_seed(0))
+    real = cost.optimize
+
+    def timed(*args):
+        for report in real(*args):
+            views = 3 if report.group else 2
+            yield replace(report, seconds={"guidance": views * report.network_evaluations, "render": float(views)})
+
+    monkeypatch.setattr(cost, "optimize", timed)
+    for seed in range(3):
+        settings = config(multiview_share=(0.5, 0.5), seed=seed)
+        plain = cost.measure(Recorder(azimuths=None), prompts(), settings, start, "torch")
+        joint = cost.measure(Recorder(), prompts(), settings, start, "torch")
+        assert joint.evaluations == pytest.approx(2.5 / 2 * plain.evaluations, abs=1)
+        assert joint.seconds == pytest.approx(2.5 / 2 * plain.seconds)
+        assert plain.seconds == pytest.approx(plain.evaluations + 6 * 2, abs=1)
 
 
 def test_memory_is_planned_for_the_largest_step():

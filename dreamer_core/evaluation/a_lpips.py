@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ Network = Literal["vgg", "alex"]
 FILES: dict[Network, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """torchvision's weights of ImageNet, by the names that torch.hub keeps them under."""
 BATCH = 4
+ONLY, NOT_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+"""torch's variables for what `torch.load` may read."""
 
 
 def a_lpips(views: Views, distance: Callable[[Tensor, Tensor], Tensor], network: str) -> Measure:
@@ -44,8 +47,14 @@ def _score(views: Views, weights: Path, network: Network) -> Measure:
     missing = lacking(weights, network)
     if missing:
         return Measure(f"a-lpips, {network}", None, "mean LPIPS of neighbouring views", "lower", missing)
-    with _hub(weights):
-        return a_lpips(views, lpips(network), network)
+    try:
+        with _hub(weights):
+            distance = lpips(network)
+    except Exception as error:  # of torch's unpickler, which refuses whatever is no tensor
+        reason = (str(error).splitlines() or [""])[0][:160]
+        unusable = f"missing: {FILES[network]} in {weights / 'checkpoints'} cannot be used ({reason})"
+        return Measure(f"a-lpips, {network}", None, "mean LPIPS of neighbouring views", "lower", unusable)
+    return a_lpips(views, distance, network)
 
 
 def lacking(weights: Path, network: Network) -> str:
@@ -76,10 +85,16 @@ def lpips(network: Network) -> Callable[[Tensor, Tensor], Tensor]:
 
 @contextmanager
 def _hub(folder: Path) -> Iterator[None]:
-    """torch.hub looks for weights in `folder`, where they are: nothing is downloaded."""
-    before = torch.hub.get_dir()
+    """torch.hub looks for weights in `folder`, where they are: nothing is downloaded, and tensors alone are read.
+
+    By itself torch.hub would unpickle the file, and so run what it says.
+    """
+    before, variables = torch.hub.get_dir(), {name: os.environ.pop(name, None) for name in (ONLY, NOT_ONLY)}
     torch.hub.set_dir(str(folder))
+    os.environ[ONLY] = "1"
     try:
         yield
     finally:
         torch.hub.set_dir(before)
+        del os.environ[ONLY]
+        os.environ.update({name: value for name, value in variables.items() if value is not None})

@@ -20,6 +20,8 @@ KINDS = ("clip", "siglip")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, where a folder says none."""
 BATCH = 8
+SAFE = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is downloaded, and no code of the folder is run."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class ClipEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False).to(device)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModel.from_pretrained(folder, use_safetensors=True, **SAFE)
+            model = model.eval().requires_grad_(False).to(device)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **SAFE)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise InputError("weights", "a CLIP in transformers' layout", f"{folder} ({reason})") from error

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.cli import main
+from dreamer_core.errors import InputError
 from dreamer_core.evaluation import EvaluationConfig, Views, evaluate, render_turntable, shown
 from dreamer_core.evaluation.a_lpips import FILES, a_lpips, a_lpips_scores
 from dreamer_core.evaluation.clip_score import ClipEncoder, clip_score, clip_scores
@@ -138,6 +140,11 @@ def test_clip_score_is_the_mean_cosine(clip_folder, tmp_path):
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ValueError, match="weights: expected a CLIP in transformers' layout, got"):
         clip_scores(views, "a mug", tmp_path, torch.device("cpu"))
+    pickled = shutil.copytree(clip_folder, tmp_path / "pickled" / "tiny-clip")
+    (pickled / "model.safetensors").unlink()
+    torch.save(encoder.model.state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match="weights: expected a CLIP in transformers' layout"):
+        clip_scores(views, "a mug", pickled.parent, torch.device("cpu"))
 
 
 def test_sides_by_azimuth():
@@ -206,6 +213,31 @@ def test_a_ball_that_looks_the_same_from_everywhere_has_no_a_lpips():
     measures = evaluate(one, "a ball", EvaluationConfig(4, 64, networks=False))
     assert [m.name for m in measures] == ["sharpness", "coverage", "haze"]
     assert "coverage" in shown(measures)
+
+
+class _Harmful:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):  # what pickle calls
+        return Path.touch, (self.path,)
+
+
+def test_weights_of_lpips_run_no_code(tmp_path, monkeypatch):
+    pytest.importorskip("torchvision", reason="needs torchvision, which ComfyUI brings")
+    pytest.importorskip("torchmetrics", reason="needs torchmetrics")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"x": _Harmful(tmp_path / "ran")}, tmp_path / "checkpoints" / FILES["alex"])
+    found = a_lpips_scores(Views(torch.rand(2, 64, 64, 3), torch.ones(2, 64, 64)), tmp_path)
+    alex = {m.name: m for m in found}["a-lpips, alex"]
+    assert alex.value is None
+    assert f"{FILES['alex']} in {tmp_path / 'checkpoints'} cannot be used" in alex.missing
+    assert not (tmp_path / "ran").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 @pytest.mark.parametrize("network", ["alex"])

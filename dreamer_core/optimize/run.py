@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from ..editing.work import Work
+from ..errors import DivergenceError
 from ..gaussians import Gaussians
 from ..prompts import PromptProcessor
 from ..teachers.teacher import Teacher
@@ -83,8 +84,8 @@ class Run:
 
         The state is saved every two minutes and at the end, whatever ends it. A save on the way that fails is told and
         tried again later.
-        Errors: DivergenceError where the optimisation cannot go on, OSError where the last save fails, and whatever
-        `on_step` raises.
+        Errors: DivergenceError where the optimisation cannot go on or ends in NaN, OSError where the last save fails,
+        and whatever `on_step` raises.
         """
         device = self.state.params["means"].device
         if self.work is not None:  # once, not whenever it is shown
@@ -102,9 +103,9 @@ class Run:
         renderer: str,
         on_step: Callable[[StepReport], bool | None],
     ) -> None:
-        saved = time.monotonic()
+        state, saved = self.state, time.monotonic()
         original = None if self.work is None else self.work.original
-        for report in optimize(self.state, teacher, prompts, self.config, renderer, original):
+        for report in optimize(state, teacher, prompts, self.config, renderer, original):
             if on_step(report):
                 return
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
@@ -113,6 +114,12 @@ class Run:
                 except OSError as error:  # a disk that is full now may have room later
                     log.warning("The run goes on, but could not be saved: %s", error)
                 saved = time.monotonic()
+        bad = state.gaussians.check_finite()
+        if bad is not None:
+            raise DivergenceError(
+                f"{bad} of the Gaussians holds NaN or inf after step {state.step}; lower the learning rates or the "
+                "guidance scale"
+            )
 
     def keep(self) -> None:
         """Save the state as it is; not one in the middle of an update, and in place of a bad one the last good one."""

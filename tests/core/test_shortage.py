@@ -10,6 +10,7 @@ from analytic import AnalyticTeacher, CameraPrompts, two_colour_object
 from dreamer_core.errors import DivergenceError
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, BackgroundConfig, OptimizationState, loop, optimize
+from dreamer_core.optimize import run as run_module
 from dreamer_core.optimize.run import Run
 from dreamer_core.optimize.shortage import is_out_of_memory
 
@@ -196,3 +197,19 @@ def test_gaussians_of_nan_are_never_saved_over_good_ones():
         with pytest.raises(RuntimeError, match="stopped"):
             go(Scarce(), config(views=1, steps=60), store, on_step)
     assert store.saved == []
+
+
+def test_a_run_that_ends_in_nan_is_no_finished_one(monkeypatch):
+    """Too few bad steps to give up, and then no Gaussians: the state before them must not pass for the result."""
+    store, plain = Kept(), run_module.optimize
+
+    def poisoned(state, *rest):
+        for report in plain(state, *rest):
+            if report.step == 4:
+                state.params["means"].data[0] = float("nan")
+            yield report
+
+    monkeypatch.setattr(run_module, "optimize", poisoned)
+    with pytest.raises(DivergenceError, match="means of the Gaussians holds NaN or inf after step 6"):
+        go(Storm(3), config(views=1, steps=6), store)
+    assert [step for step, _ in store.saved] == [3]

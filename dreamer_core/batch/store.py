@@ -55,11 +55,13 @@ class Store:
         """All files of an object's folder."""
         if self.local is not None:
             return read_files(self.local / name)
+        return {inside: self._files.cat_file(path) for inside, path in self._stored(name).items()}
+
+    def _stored(self, name: str) -> dict[str, str]:
+        """Names within an object's folder in object storage -> whole paths there."""
         root = f"{self._root}/{name}"
-        if not self._files.exists(root):
-            return {}
-        found = self._files.find(root)
-        return {str(PurePosixPath(path).relative_to(root)): self._files.cat_file(path) for path in found}
+        found = self._files.find(root) if self._files.exists(root) else ()
+        return {str(PurePosixPath(path).relative_to(root)): path for path in found}
 
     def write_folder(self, name: str, files: Mapping[str, bytes]) -> None:
         """All files of an object's folder in place of those there were; what says complete comes last."""
@@ -69,6 +71,10 @@ class Store:
             for path in read_names(self.local / name):
                 if path not in files:
                     (self.local / name / path).unlink(missing_ok=True)
+            return
+        for inside, path in self._stored(name).items():
+            if inside not in files:
+                self._files.rm_file(path)
 
 
 def read_names(folder: Path) -> list[str]:

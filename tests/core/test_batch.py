@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreamer_core.batch.store import Store
 from dreamer_core.cli import generate, main, session
 from dreamer_core.cli.teachers import Teachers
 
@@ -147,6 +148,15 @@ def test_a_wrong_line_stops_the_list_before_it_begins(tmp_path, capsys):
     assert main(["batch", path, "--out", str(tmp_path / "made")]) == 2
     assert "batch: error: line 2: --steps: expected" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("place", ["memory://stores/one", "folder"])
+def test_an_object_takes_the_place_of_what_there_was(place, tmp_path):
+    store = Store(place if "://" in place else str(tmp_path / place))
+    store.write_folder("mug", {"error.txt": b"a trace", "run.json": b"{}", "more/a.txt": b"1"})
+    store.write_folder("mug", {"run.json": b"{}", "splat.ply": b"ply"})
+    assert store.read_folder("mug") == {"run.json": b"{}", "splat.ply": b"ply"}
+    assert store.read_folder("none") == {}
 
 
 def test_object_storage_by_its_url(tiny_sdxl_dir, tmp_path, capsys):

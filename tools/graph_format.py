@@ -269,6 +269,8 @@ def _height(node: Node, data: dict[str, Any]) -> int:
         return 50 + 21 * lines
     sockets = sum("widget" not in i for i in data["inputs"])
     texts = sum(len(str(v)) > 60 or "\n" in str(v) for v in data["widgets_values"])
-    multiline = max(texts, sum(i["name"] in ("prompt", "negative") for i in data["inputs"] if i["type"] == "STRING"))
+    multiline = max(
+        texts, sum(i["name"] in ("prompt", "negative", "text") for i in data["inputs"] if i["type"] == "STRING")
+    )
     rows = len(data["widgets_values"]) - multiline
     return SLOT * max(sockets, len(data["outputs"])) + WIDGET * rows + TEXT * multiline + 16

@@ -59,10 +59,13 @@ class Server:
 
     def _make_models(self) -> None:
         import torch
-        from tiny_checkpoint import save_checkpoint, save_lora
+        from tiny_checkpoint import save_checkpoint, save_lora, save_multiview
+
+        from dreamer_core.teachers.multiview.files import PUBLISHED
 
         save_checkpoint(self.base / "models" / "checkpoints" / "tiny.safetensors")
         save_lora(self.base / "models" / "loras" / "tiny_lora.safetensors")
+        save_multiview(self.base / "models" / "model_patches" / PUBLISHED)
         from safetensors.torch import save_file
 
         flux = {"double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}

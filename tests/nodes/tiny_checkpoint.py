@@ -142,3 +142,20 @@ def save_lora(path: Path, seed: int = 0) -> Path:
         path,
     )
     return path
+
+
+def save_multiview(path: Path, seed: int = 0) -> Path:
+    """A multi-view adapter for the layout SDXL, with random weights."""
+    from comfy.utils import unet_to_diffusers
+
+    from dreamer_core.teachers.multiview.files import adapter_for, save_adapter
+
+    widths = [UNET["model_channels"] * factor for factor in UNET["channel_mult"]]  # type: ignore[operator,attr-defined]
+    ending = ".attn1.to_q.weight"
+    places = [name.removesuffix(ending) for name in unet_to_diffusers(UNET) if name.endswith(ending)]
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapter = adapter_for(dict.fromkeys(places, widths[-1]), tuple(widths))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_adapter(adapter, path)
+    return path

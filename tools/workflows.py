@@ -255,7 +255,7 @@ of one object together.
 
 {FILL_IN.strip()}
 3. *Words for the views*: **the same words**.
-4. *Multi-View*: get `{PUBLISHED}` from huggingface.co/huanngzh/mv-adapter into `models/model_patches`, and
+4. *Multi-View*: get `{PUBLISHED}` from Hugging Face, huanngzh/mv-adapter, into `models/model_patches`, and
    reload the page.
 
 A LoRA loader goes between *Loader* and the nodes that take its MODEL and CLIP, see *lora_swap*: the views are drawn in
@@ -264,7 +264,7 @@ its style.
 ## What it does
 
 1. *Sample* draws six views at once: front, 45, 90, 180, 270 and 315 degrees. `batch_size` of *Six views* is their
-   number. Look at *The six views*: is one wrong, another seed of *Sample* gives others; nothing long has begun yet.
+   number. Look at *The six views*: is one wrong, **Cancel** and give *Sample* another seed; *Optimize* takes long.
 2. *Initialize*, source `views`, carves their outlines and fits Gaussians to them: a start with one front. It wants
    **one object on an even background, with a margin**, and says so where a picture has none.
 3. *Optimize*, preset `multiview`: at first 70, at last 20 of 100 steps ask about all six views, the others about views

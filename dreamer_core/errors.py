@@ -9,7 +9,8 @@ class InputError(ValueError):
     def __init__(self, field: str, expected: str, got: object, remedy: str = "") -> None:
         self.field, self.expected, self.got, self.remedy = field, expected, got, remedy
         text = f"{field}: expected {expected}, got {got}"
-        super().__init__(f"{text}; {remedy}" if remedy else text)
+        # One line, whatever came from outside.
+        super().__init__(" ".join((f"{text}; {remedy}" if remedy else text).splitlines()))
 
 
 class DivergenceError(RuntimeError):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..cameras import Cameras, orbit_cameras
-from ..editing.config import Task
+from ..editing.config import Task, edit_config
 from ..editing.regions import Part, Region, Seen, parse_part
 from ..editing.work import Work
 from ..errors import InputError
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     method = everything.guidance.method
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
-    check_multiview(args, everything.optimization)
+    check_multiview(args, everything.optimization, edit_config(PRESETS[preset_name(args)], task))
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         return 0

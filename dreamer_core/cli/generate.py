@@ -202,7 +202,7 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
     method = everything.guidance.method
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
-    check_multiview(args, everything.optimization)
+    check_multiview(args, everything.optimization, PRESETS[preset_name(args)].config)
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         print("# Some teachers change their guidance scale when they are loaded; see --teacher.", file=sys.stderr)
@@ -210,15 +210,15 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
     return everything
 
 
-def check_multiview(args: argparse.Namespace, config: OptimizeConfig) -> None:
-    """Errors: InputError for an adapter that no step would ask, and for its settings without one."""
+def check_multiview(args: argparse.Namespace, config: OptimizeConfig, preset: OptimizeConfig) -> None:
+    """Errors: InputError for an adapter that no step asks, and for settings of one that were changed without one."""
     used = max(config.multiview_share) > 0
     if args.multiview is not None and not used:
         remedy = "choose the preset multiview or fast, or --set multiview_share=0.5,0.1"
         raise InputError("--multiview", "a multiview_share above 0", "0", remedy)
-    touched = [name for name in given_settings(args) if name.startswith("multiview_")]
+    touched = [n for n in ("multiview_share", "multiview_half_width") if getattr(config, n) != getattr(preset, n)]
     if touched and args.multiview is None:
-        raise InputError(touched[0], "--multiview FILE beside it", "none")
+        raise InputError(f"--set {touched[0]}", "--multiview FILE beside it", "none")
 
 
 def run(args: argparse.Namespace) -> int:

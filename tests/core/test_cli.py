@@ -58,7 +58,7 @@ def test_generate_writes_all_files(finished):
     log = json.loads((finished / "run.json").read_text())
     assert log["status"] == "complete"
     assert log["config"]["resolution"] == 64
-    assert log["config"]["guidance"]["method"] == "tsm"
+    assert log["config"]["guidance"]["method"] == "sds"
     assert log["prompt"]["prompt"] == "a red mug"
     assert log["versions"]["torch"]
     assert set(log["seconds_per_step"]) == set(PHASES)
@@ -87,7 +87,7 @@ def test_a_run_is_not_lost_by_accident(finished, tiny_sdxl_dir, capsys):
     assert generate(tiny_sdxl_dir, finished, "--resume", "--cfg", "3", "--set", "prompt.side=profile") == 2
     told = capsys.readouterr().err
     assert "prompt.side: side view -> profile; " in told
-    assert "guidance.cfg: 7.5 -> 3.0; repeat" in told
+    assert "guidance.cfg: 4.0 -> 3.0; repeat" in told
     assert generate(tiny_sdxl_dir, finished, "--resume", "--steps", "2") == 2
     assert "--steps: expected at least the 3 steps already made, got 2" in capsys.readouterr().err
     assert (finished / "splat.ply").read_bytes() == before
@@ -97,7 +97,7 @@ def test_the_clean_up_is_of_the_result_alone(finished, tiny_sdxl_dir, tmp_path, 
     """Extending the run goes on from all Gaussians, and the settings of the clean-up may change."""
     monkeypatch.setattr(session, "write_mp4", lambda frames, path, metadata: None)  # other tests look at the film
     out = tmp_path / "short"
-    everything_goes = ["--set", "cleanup.min_opacity=0.0995", "--set", "cleanup.floaters=false"]
+    everything_goes = ["--set", "cleanup.min_opacity=0.0199", "--set", "cleanup.floaters=false"]
     assert generate(tiny_sdxl_dir, out, "--steps", "1", *everything_goes) == 0
     log = json.loads((out / "run.json").read_text())
     removed = log["removed"]["transparent"]
@@ -150,7 +150,7 @@ BAD = [
     (["generate", "x", "--resolution", "100"], "--resolution: expected a multiple of 64, at least 64, got 100"),
     (["generate", "x", "--steps", "0"], "--steps: expected a whole number from 1 to 1000000, got 0"),
     (["generate", "x", "--views", "-1"], "--views: expected a whole number from 1 to 64, got -1"),
-    (["generate", "x", "--gamma", "1.5"], "--gamma: expected a number from 0 to 1, got 1.5"),
+    (["generate", "x", "--method", "tsm", "--gamma", "1.5"], "--gamma: expected a number from 0 to 1, got 1.5"),
     (["generate", "x", "--cfg", "nan"], "--cfg: expected a number from 0 to 1000, got nan"),
     (["generate", "x", "--clip", "some"], "--clip: expected a number above 0, or off, got some"),
     (["generate", "x", "--clip", "0"], "--clip: expected a number from 0.0001 to 100, got 0.0"),
@@ -210,7 +210,7 @@ BAD = [
     ),
     (
         ["generate", "x", "--set", "guidance.csd_empty=0.2"],
-        "--set guidance.csd_empty: expected a setting of tsm, got one of csd; leave it out, or set "
+        "--set guidance.csd_empty: expected a setting of sds, got one of csd; leave it out, or set "
         "guidance.method to one of these",
     ),
     (

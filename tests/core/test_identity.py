@@ -43,7 +43,7 @@ def another(setting):
         return not setting.default
     if setting.is_pair:
         low, high = setting.default
-        return (low, (low + high) / 2) if low != high else (low / 2, low)
+        return (low, (low + high) / 2) if low != high else (low / 2, low or setting.knob.high)
     value = setting.default
     if value is None:
         return setting.knob.low

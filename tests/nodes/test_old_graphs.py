@@ -63,6 +63,8 @@ ON_PURPOSE = [
         "",
         {"official", "paper", "fast", "low_vram", "starter"},
     ),
+    # Read where a MODEL has a multi-view adapter, which no graph of then has.
+    ("multiview_share", [0.0, 0.0], [0.5, 0.1], "", {"fast"}),
     # The head's published configuration.
     ("cameras.elevation", [0.0, 30.0], [0.0, 45.0], "", {"official", "paper", "fast", "low_vram", "starter"}),
 ]
@@ -90,6 +92,8 @@ def in_todays_words(config):
         "guidance.teacher": "auto",
         "guidance.t_lift": 0,
         "guidance.cfg_fade": 0.0,
+        "multiview_share": [0.0, 0.0],
+        "multiview_half_width": 1.1,
     }  # new
     found["clip.ramp_from"] = found["clip.ramp_from"] or 0.0
     found["cameras.fov_pool_views"] = 0  # every view drew its own
@@ -120,6 +124,7 @@ def built(execute, ours, monkeypatch):
     starter = presets["starter"]  # its values are others since, and a graph of before is told by those of before
     monkeypatch.setitem(presets, "starter", replace(starter, config=starter.change))
     monkeypatch.setattr(node, "check_model", lambda model: None)
+    monkeypatch.setattr(node, "multiview_note", lambda *_: "")
     fit = ours("dreamer_core.optimize.profiles").Fitted(
         ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
     )

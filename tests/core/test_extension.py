@@ -120,7 +120,7 @@ def test_a_method_is_one_file(extended, tiny_sdxl_dir, tmp_path):
     assert settings(changed).items() >= {"guidance.method": "fade", "guidance.fade_speed": "0.25"}.items()
     assert outside["code"] == elsewhere["code"] == unknown["code"] == 2
     assert "--set guidance.fade_speed: expected a number from 0 to 1, got 2.0" in outside["err"]
-    assert "guidance.fade_speed: expected a setting of tsm, got one of fade" in elsewhere["err"]
+    assert "guidance.fade_speed: expected a setting of sds, got one of fade" in elsewhere["err"]
     assert "did you mean guidance.fade_speed" in unknown["err"]
 
     norms = []

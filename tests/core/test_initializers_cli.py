@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from dreamer_core.cli.session import Session
 from dreamer_core.errors import InputError
 from dreamer_core.formats import read_ply, write_ply
 from dreamer_core.initializers import from_points, shap_e
+from dreamer_core.optimize import PRESETS
 
 CPU = torch.device("cpu")
 
@@ -35,7 +37,7 @@ def arguments(*options):
 
 
 def begin(*options, resume=False):
-    return start(arguments(*options), 0, 300, CPU, resume)
+    return start(arguments(*options), 0, replace(PRESETS["official"], count=300), CPU, resume)
 
 
 def test_shapes_take_size_and_opacity():

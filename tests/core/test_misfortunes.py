@@ -124,6 +124,7 @@ def last_line(capsys):
 
 def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(disk, tiny_sdxl_dir, whole, capsys):
     """The state fits, the film does not."""
+    disk.change("size=88k")
     out = disk.path / "mug"
     assert generate(tiny_sdxl_dir, out) == 1
     assert last_line(capsys).startswith("generate: cannot read or write a file: [Errno 28] No space left on device")

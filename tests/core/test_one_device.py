@@ -148,7 +148,8 @@ def check(reports, state, seen):
     assert seen.heavy == {"unet": HALF, "vae": FULL, "text": HALF}
     assert seen.kinds == {torch.float16, torch.float32}
     assert {p.device.type for p in state.params.values()} == {GPU.type}
-    # Every step reads its figures once, and the end of a run whether its Gaussians are numbers. gsplat's statistics and refinements wait, too, and are not ours.
+    # Every step reads its figures once, and the end of a run whether its Gaussians are numbers. gsplat's statistics
+    # and refinements wait, too, and are not ours.
     ours = Counter(wait for wait in seen.waits if not wait.startswith(("density.py", "mcmc.py")))
     assert ours == {"loop.py:read": len(reports), "gaussians.py:check_finite": 1}
     # What is drawn for a step, and words' weights, are brought over; the sizes once.

@@ -97,7 +97,7 @@ def finished(server):
 def test_object_info(server):
     info = server.get("/object_info")
     ours = {k: v for k, v in info.items() if k.startswith("DreamerXL")}
-    assert len(ours) == 15
+    assert len(ours) == 21
     assert all(v["category"] == "3d/dreamer xl" for v in ours.values())
     assert "starter (built in)" in json.dumps(ours["DreamerXLLoader"]["input"]["required"]["checkpoint"])
 
@@ -275,7 +275,7 @@ BAD = {
     "unknown source": (
         "init",
         {"source": "cow"},
-        "source: expected one of sphere, box, ball, file, splat, mesh, shap-e, got 'cow'",
+        "source: expected one of sphere, box, ball, file, splat, mesh, shap-e, views, got 'cow'",
     ),
     "count": ("init", {"source.count": 1}, "smaller than min"),
     "file": ("init", {"source": "file", "source.file": "nothing.ply"}, "not in list"),

@@ -85,7 +85,7 @@ def test_every_setting_has_its_widget_in_one_node(widgets, declared):
 def test_every_widget_is_a_setting_or_has_a_reason(widgets, declared):
     others = {
         "model", "vae", "prompt", "splat", "preset", "guidance", "clip", "cameras", "density", "regularizers",
-        "final_views", "renderer", "angles",
+        "final_views", "renderer", "angles", "best_of", "trial_steps",
     }  # fmt: skip
     known = {id(w[3]) for s, end in declared for w in widgets_of(widgets, s, end)}
     assert {w[3].id for w in widgets if id(w[3]) not in known} == others
@@ -134,6 +134,7 @@ def built(execute, ours, monkeypatch):
     """The configuration that a node's values and a preset give, through the nodes themselves."""
     node, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
     monkeypatch.setattr(node, "check_model", lambda model: None)
+    monkeypatch.setattr(node, "multiview_note", lambda *_: "")
     fit = ours("dreamer_core.optimize.profiles").Fitted(
         ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
     )
@@ -308,7 +309,7 @@ def test_tooltips_name_the_methods_that_do_not_read_a_setting(widgets, ours):
 
 def test_tooltips_show_every_presets_value_in_words(widgets):
     optimize, cameras = tooltips(widgets, "DreamerXLOptimize"), tooltips(widgets, "DreamerXLCameras")
-    steps = "0: the preset's (official, paper, low_vram: 2,500; fast: 800; starter: 150)."
+    steps = "0: the preset's (official, paper, low_vram: 2,500; fast, multiview: 800; starter: 300)."
     assert optimize["steps"].endswith(steps)
     assert optimize["memory"].endswith("auto: the preset's (official, paper, fast, starter: auto; low_vram: low).")
     lowest = "-91: the preset's (official, paper, fast, low_vram: -15; starter: -10)."

@@ -148,10 +148,12 @@ def check(reports, state, seen):
     assert seen.heavy == {"unet": HALF, "vae": FULL, "text": HALF}
     assert seen.kinds == {torch.float16, torch.float32}
     assert {p.device.type for p in state.params.values()} == {GPU.type}
-    # Every step reads its figures once, and the end of a run whether its Gaussians are numbers. gsplat's statistics
-    # and refinements wait, too, and are not ours.
-    ours = Counter(wait for wait in seen.waits if not wait.startswith(("density.py", "mcmc.py")))
-    assert ours == {"loop.py:read": len(reports), "gaussians.py:check_finite": 1}
+    # Every step reads its figures once. gsplat's statistics and refinements wait, too, and are not ours; what a step
+    # with NaN keeps, and a run's end, look at the Gaussians, and a stand-in's figures may well say NaN.
+    ours = Counter(
+        wait for wait in seen.waits if not wait.startswith(("density.py", "mcmc.py", "state.py", "gaussians.py"))
+    )
+    assert ours == {"loop.py:read": len(reports)}
     # What is drawn for a step, and words' weights, are brought over; the sizes once.
     assert len([u for u in seen.uploads if not u.startswith("mcmc.py")]) <= 10 * len(reports) + 1
 
@@ -170,7 +172,10 @@ def test_a_step_of_every_kind(small, steps, mode, name):
 
 
 def test_without_density_control_a_step_waits_once(small, steps):
-    assert steps(small, density__enabled=False)[2].waits == ["loop.py:read"]
+    assert steps(small, density__enabled=False)[2].waits == [
+        "loop.py:read",
+        "gaussians.py:check_finite",
+    ]  # the end of the run, too
 
 
 def test_a_tensor_left_behind_is_found(small, steps, monkeypatch):

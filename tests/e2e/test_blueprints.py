@@ -71,7 +71,10 @@ def test_it_is_one_node_with_what_people_change_and_runs(page, comfy, name):
         "const set = graph => { for (const node of graph.nodes) { if (node.subgraph) set(node.subgraph);"
         " for (const [name, value] of Object.entries($[0][node.type] ?? {}))"
         " for (const widget of node.widgets.filter(w => w.name === name)) widget.value = value; } };"
-        "set(app.rootGraph);",
+        "set(app.rootGraph);"
+        # What the node shows is the node's own value, not that of the widget inside.
+        "for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? [])"
+        " if (/^steps/.test(widget.label || widget.name)) widget.value = 2;",
         SMALL,
     )
     page.screenshot(f"blueprint-{name}")

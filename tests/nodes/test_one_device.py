@@ -100,7 +100,10 @@ def check(report, seen):
     """The UNet in half, all else in single precision; one wait of ours, and gsplat's."""
     assert seen.heavy == {"unet": HALF, "vae": FULL}
     assert seen.kinds == {torch.float16, torch.float32}
-    assert Counter(w for w in seen.waits if not w.startswith("density.py")) == {"loop.py:read": 1}
+    assert Counter(w for w in seen.waits if not w.startswith("density.py")) == {
+        "loop.py:read": 1,
+        "gaussians.py:check_finite": 1,
+    }
     assert report.network_evaluations >= 5
 
 

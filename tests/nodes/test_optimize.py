@@ -209,7 +209,7 @@ def test_progress_text_and_rate_of_previews(ours, monkeypatch):
     start = ours("dreamer_core.initializers").initial_shape("sphere", 1234, torch.Generator())
     began = time.monotonic()
     for step in range(600):
-        progress.update(SimpleNamespace(step=step, clipped=0.25, gaussians=1234), start)
+        progress.update(SimpleNamespace(step=step, clipped=0.25, gaussians=1234, at_once=None), start)
         time.sleep(0.002)
     seconds = time.monotonic() - began
     assert 1 <= len(sent) <= 2 * seconds + 1

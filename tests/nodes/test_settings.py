@@ -311,8 +311,10 @@ def test_tooltips_show_every_presets_value_in_words(widgets):
     optimize, cameras = tooltips(widgets, "DreamerXLOptimize"), tooltips(widgets, "DreamerXLCameras")
     steps = "0: the preset's (official, paper, low_vram: 2,500; fast, multiview: 800; starter: 300)."
     assert optimize["steps"].endswith(steps)
-    assert optimize["memory"].endswith("auto: the preset's (official, paper, fast, starter: auto; low_vram: low).")
-    lowest = "-91: the preset's (official, paper, fast, low_vram: -15; starter: -10)."
+    assert optimize["memory"].endswith(
+        "auto: the preset's (official, paper, fast, multiview, starter: auto; low_vram: low)."
+    )
+    lowest = "-91: the preset's (official, paper, fast, multiview, low_vram: -15; starter: -10)."
     assert cameras["elevation_min"].endswith(lowest)
     assert tooltips(widgets, "DreamerXLTSMGuidance")["weight"].endswith("-1: the preset's (0.1).")
 

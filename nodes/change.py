@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from comfy_api.latest import Types, io
 
-from ..dreamer_core.cameras import turntable
 from ..dreamer_core.editing.config import STEPS, TASKS, EditConfig, Task, edit_config
 from ..dreamer_core.editing.regions import Region
 from ..dreamer_core.editing.settings import EditSettings
@@ -17,14 +16,23 @@ from ..dreamer_core.errors import InputError
 from ..dreamer_core.optimize import PRESETS
 from ..dreamer_core.optimize.presets import STARTER_SIDES
 from ..dreamer_core.prompts import PromptConfig, ViewPrompts, encode_prompts
-from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS
 from ..dreamer_core.settings import own_settings
 from .host.conditioning import HostTextEncoder
-from .host.images import views_image
 from .host.results import view_ui
 from .host.sdxl import check_model
 from .host.splat import one_from_splat, with_changes
-from .optimize import fitted_to, joined, multiview_note, run, top_level
+from .running import (
+    final_views_input,
+    fitted_to,
+    joined,
+    multiview_note,
+    pictures_around,
+    renderer_input,
+    run,
+    top_level,
+    without_use,
+    workflow_of,
+)
 from .sockets import CATEGORY, DreamerCameras, DreamerGuidance, DreamerRegion, PromptBundle, errors_named, validated
 from .widgets import Overrides, applied, one_of, overrides, plain_values, plain_widgets, preset_widgets, seed_widget
 
@@ -56,24 +64,8 @@ def _inputs(task: Task) -> list[io.Input]:
         *sizes.values(),
         DreamerGuidance.Input("guidance", optional=True, tooltip=f"Method and timesteps. {wired}"),
         DreamerCameras.Input("cameras", optional=True, tooltip=f"Cameras and backgrounds. {wired}"),
-        io.Combo.Input(
-            "renderer",
-            options=list(RENDERER_NAMES),
-            default="auto",
-            optional=True,
-            advanced=True,
-            tooltip="auto: the first of the others that works here. "
-            + " ".join(f"{renderer.name}: {renderer.purpose}." for renderer in RENDERERS),
-        ),
-        io.Int.Input(
-            "final_views",
-            default=8,
-            min=1,
-            max=240,
-            optional=True,
-            advanced=True,
-            tooltip="Pictures around the finished object in the IMAGE output. 4 to 24.",
-        ),
+        renderer_input(),
+        final_views_input(),
     ]
 
 
@@ -136,6 +128,7 @@ def change(
     """Run it and show it; `words` say what should be and what is ("": plain guidance)."""
     check_model(model)
     config = build_config(task, preset, values, *wired)
+    useless = without_use(config, build_config(task, preset, values), *wired)
     config, fit = fitted_to(model, config, node.hidden, *wired)
     given = one_from_splat(splat)
     free = None if region is None else region.mask(given)
@@ -145,15 +138,13 @@ def change(
     work = Work.of(given, config.edit, free, source)
     touched = [name for one in wired for name in one or ()]
     unused = multiview_note(config, model, touched)
-    workflow = ((node.hidden.extra_pnginfo or {}).get("workflow") or {}).get("id")
     renderer = values.get("renderer") or "auto"
     made, _ = run(
-        model, vae, PromptBundle(prompts), splat, config, renderer, node.hidden.unique_id, workflow,
-        joined(fit.note, unused, work.note), work,
+        model, vae, PromptBundle(prompts), splat, config, renderer, node.hidden.unique_id,
+        workflow_of(node.hidden), joined(fit.note, unused, useless, work.note), work,
     )  # fmt: skip
     result, shown = made.result(), made.shown().detach()
-    orbit = turntable(values.get("final_views") or 8, min(config.resolution, 1024), elevation=15.0)
-    pictures = views_image(shown, orbit, torch.ones(3, device=shown.device), renderer)
+    pictures = pictures_around(shown, values.get("final_views") or 8, config.resolution, renderer)
     return io.NodeOutput(with_changes(splat, result, work.free.cpu()), pictures, ui=view_ui([(result, pictures)]))
 
 

@@ -17,7 +17,7 @@ from ..dreamer_core.gaussians import Gaussians
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import from_splat
-from .optimize import on_device
+from .running import on_device
 from .sockets import CATEGORY, DreamerPrompt, PromptBundle, errors_named
 
 NAME = "Dreamer XL Evaluate"

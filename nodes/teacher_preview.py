@@ -25,7 +25,7 @@ from .host.noise import noise_form
 from .host.progress import say
 from .host.sdxl import check_model, loaded_teacher
 from .host.splat import one_from_splat
-from .optimize import NUMBERS, build_config, fitted_to, on_device, top_level, without_effect
+from .running import NUMBERS, build_config, fitted_to, on_device, top_level, without_effect
 from .sockets import (
     CATEGORY,
     DreamerCameras,

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .dataset import WORK, Words, draw_images, load_views
-from .progress import save_atomically
+from .progress import CPU, half_precision, save_atomically
 from .train_vae import load_vae
 
 FOLDER = WORK / "latents"
@@ -42,7 +42,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
         for batch in part.split(16):
             images, said = draw_images(views, batch, generator, style=style)
             images = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), half_precision(CPU):
                 pieces.append((vae.encoder(images).float() * scale).half().contiguous())
             words.append(said)
         stacked = {n: torch.cat([getattr(w, n) for w in words]) for n in NAMES}

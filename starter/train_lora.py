@@ -26,7 +26,7 @@ from .export import save_half, trained_nets
 from .latents import FOLDER as LATENTS
 from .latents import encode_all, load_latents
 from .model import alphas_cumprod, predict
-from .progress import Clock, Parts, load_checkpoint, save_atomically
+from .progress import CPU, Clock, Parts, half_precision, load_checkpoint, save_atomically
 from .train_unet import Nets, denoising_loss, encode_captions, guided_step
 from .world import KIND_NAMES
 
@@ -95,7 +95,7 @@ def v_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, pooled: Tenso
     t = torch.randint(1000, (len(z),), generator=generator)
     noise = torch.randn(z.shape, generator=generator)
     a = table[t][:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision(CPU):
         v = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
     return (v.float() - (a.sqrt() * noise - (1 - a).sqrt() * z)).square().mean()
 
@@ -158,7 +158,7 @@ def few_step(nets: Nets) -> Loss:
         index = torch.randint(len(ways.ends), (BATCH // PARTS,), generator=generator)
         place = torch.randint(STEPS, (len(index),), generator=generator)
         x, z, t = ways.places[index, place].float(), ways.ends[index].float(), t_of[place]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision(CPU):
             eps = predict(nets.unet, x, t, ways.context[index].float(), ways.pooled[index])
         a = table[t][:, None, None, None]
         found = (x - (1 - a).sqrt() * eps.float()) / a.sqrt()

@@ -27,7 +27,7 @@ from dreamer_core.teachers.teacher import Conditioning
 
 from .dataset import FIRST_COLOURS, SECOND_COLOURS, WORK, allowed_table, caption
 from .model import predict
-from .progress import Average, Clock, load_checkpoint, save_atomically, save_sheet
+from .progress import CPU, Average, Clock, half_precision, load_checkpoint, save_atomically, save_sheet
 from .world import COLOURS, KIND_NAMES, PATTERNS, RESOLUTION, Subject, colourise, render_layers, view_words
 
 OUTPUT = Path(__file__).with_name("multiview.safetensors")
@@ -117,7 +117,7 @@ def loss_of(
     sigma = sigmas[t].float().repeat_interleave(VIEWS)[:, None, None, None]
     keep = (torch.rand(groups, generator=generator) >= NO_MAPS).float().repeat_interleave(VIEWS)
     maps = camera_maps(AZIMUTHS, RESOLUTION).repeat(groups, 1, 1, 1) * keep[:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16), installed.on(VIEWS):
+    with half_precision(CPU), installed.on(VIEWS):
         features = installed.network.adapter(maps)
         x = (z.flatten(0, 1) + sigma * noise) * torch.rsqrt(1 + sigma**2)
         eps = predict(

@@ -14,12 +14,11 @@ from tqdm import tqdm
 from .dataset import WORK, Words, caption
 from .latents import load_latents
 from .model import TextEncoders, alphas_cumprod, build_unet, predict
-from .progress import Average, Clock, Parts, load_checkpoint, save_atomically, save_sheet
+from .progress import CPU, Average, Clock, Parts, half_precision, load_checkpoint, save_atomically, save_sheet
 from .train_vae import load_vae
 from .world import OVERHEAD, VIEW_WORDS, overhead_share, view_words
 
 CHECKPOINT = WORK / "unet.pt"
-CPU = torch.device("cpu")
 BATCH, PARTS = 32, 2
 LEARNING_RATE = 1e-3
 RATE_AGAIN = 7e-4
@@ -113,7 +112,7 @@ def denoising_loss(unet: UNet2DConditionModel, z: Tensor, context: Tensor, poole
     noise = torch.randn(z.shape, generator=generator).to(device)
     a = table[t][:, None, None, None].to(device)
     z, t = z.to(device), t.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with half_precision(device):
         eps = predict(unet, a.sqrt() * z + (1 - a).sqrt() * noise, t, context, pooled)
     snr = a / (1 - a)
     weight = snr.clamp(max=5) / snr * snr.rsqrt().clamp(1, LOUD)
@@ -127,7 +126,7 @@ def guided_step(unet: UNet2DConditionModel, x: Tensor, now: int, after: int | No
     `context` and `pooled` are those of the prompts, then of the empty prompt, 2 B in all.
     """
     t = torch.full((2 * len(x),), now, device=x.device)
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with half_precision(x.device):
         eps = predict(unet, torch.cat([x, x]), t, context, pooled).float()
     told, free = eps.chunk(2)
     eps = free + guidance * (told - free)

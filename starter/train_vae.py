@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .augment import roughen
 from .dataset import WORK, Views, draw_images, load_views
 from .model import build_vae, start_from_pooling
-from .progress import Clock, Parts, load_checkpoint, save_atomically, save_sheet
+from .progress import CPU, Clock, Parts, half_precision, load_checkpoint, save_atomically, save_sheet
 
 CHECKPOINT = WORK / "vae.pt"
 NOISE = 0.08
@@ -72,7 +72,7 @@ def train(minutes: float, seed: int = 0) -> None:
         if not whole:
             images = random_crops(images, 64, generator)
         target = (roughen(images, generator) * 2 - 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision(CPU):
             z = vae.encoder(target)
             output = vae.decoder(z + NOISE * min(1.0, share / 0.2) * torch.randn(z.shape, generator=generator))
         errors[part] = (output.detach().float() - target).square().mean().item() / 4

@@ -16,6 +16,8 @@ from .graph_format import CHOICE, Info
 FOLDER = comfyui.ROOT / "web" / "docs"
 LOWEST = "lowest"
 """Where an untouched widget lies below it: the lowest value that means something (`nodes.widgets.LOWEST`)."""
+FILE = re.compile(r"\.[a-z]\w+$")
+"""The end of a choice that is a file: a page must not depend on which of them are there."""
 BEGIN, END = "<!-- written by tools.help_pages -->", "<!-- end -->"
 
 
@@ -56,12 +58,7 @@ def values(spec: list[Any]) -> str:
         return ", ".join(f"`{o['key']}`" for o in options["options"])
     if spec[0] == "COMBO" or isinstance(spec[0], list):
         offered = options.get("options", []) if spec[0] == "COMBO" else spec[0]
-        if (
-            default is None
-            or default not in offered
-            or len(offered) > 8
-            or any("." in str(o)[-5:] for o in offered[1:])
-        ):
+        if default is None or default not in offered or len(offered) > 8 or any(FILE.search(str(o)) for o in offered):
             return f"a choice{f'; `{default}`' if default is not None else ''}"
         return ", ".join(f"**`{o}`**" if o == default else f"`{o}`" for o in offered)
     if spec[0] in ("INT", "FLOAT"):

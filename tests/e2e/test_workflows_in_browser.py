@@ -93,6 +93,7 @@ def test_a_workflow_of_an_earlier_version_means_what_it_meant(page, comfy, name,
 SMALL = {
     "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
     "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
+    **{key: {"steps": 2, "views": 1, "resolution": 64} for key in ("DreamerXLRestyle", "DreamerXLEdit")},
     "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
     "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
 }

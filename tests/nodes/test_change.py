@@ -125,6 +125,14 @@ def test_the_live_view_shows_the_splat_where_it_is(execute, loaded, splat, store
     assert middle.tolist() == pytest.approx([500.0, -20.0, 70.0], abs=6)
 
 
+def test_a_setting_that_does_nothing_is_named(execute, loaded, splat, store, ours, monkeypatch):
+    said = []
+    monkeypatch.setattr(ours("nodes.running"), "say", lambda text, node: said.append(text))
+    sds = execute("DreamerXLTSMGuidance", method={"method": "sds"}, delta=50).args[0]
+    edit(execute, loaded, splat, "DreamerXLRestyle", guidance=sds)
+    assert "no effect: guidance.delta (sds does not read it)" in said[0]
+
+
 def test_regions_of_every_kind(execute, splat, ours, monkeypatch):
     said = []
     monkeypatch.setattr(ours("nodes.region"), "say", lambda text, node: said.append(text))

@@ -35,7 +35,7 @@ def test_the_best_of_two_is_the_run_of_its_seed(execute, loaded, splat, tmp_path
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    module, said = ours("nodes.optimize"), []
+    module, said = ours("nodes.running"), []
     monkeypatch.setattr(module, "say", lambda text, _: said.append(text))
     measure = ours("dreamer_core.evaluation.measure").Measure
     worth = iter([[measure("prompt", 0.1, "-")], [measure("prompt", 0.3, "-")]])

@@ -219,7 +219,7 @@ def test_two_devices_share_a_view(ours, teacher, loaded, cond, miniature):
 def test_the_node_says_what_has_no_effect(ours, loaded, method):
     """RescaleCFG where nothing is combined; EasyCache with every method, because there is no sampling loop."""
     methods = {m.name: m() for m in ours("dreamer_core.guidance").METHODS}
-    note = ours("nodes.optimize").without_effect
+    note = ours("nodes.running").without_effect
     assert note(methods[method], loaded[0]) == ""
     rescaled = core_node("model_advanced", "RescaleCFG", loaded[0], 0.7)
     text = f"no effect, {method} combines no predictions: RescaleCFG"

@@ -515,7 +515,7 @@ def run(ours, execute, loaded, tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    node, progress = ours("nodes.optimize"), ours("nodes.host.progress")
+    node, progress = ours("nodes.running"), ours("nodes.host.progress")
     said, made = [], []
     monkeypatch.setattr(node, "say", lambda text, _: said.append(text))
     monkeypatch.setattr(progress, "say", lambda text, _: said.append(text))

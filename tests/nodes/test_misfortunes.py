@@ -31,7 +31,7 @@ def run(execute, loaded, ours, tmp_path, monkeypatch):
 def said(ours, monkeypatch):
     """Lines on nodes."""
     lines = []
-    for name in ("nodes.host.progress", "nodes.optimize"):
+    for name in ("nodes.host.progress", "nodes.running"):
         monkeypatch.setattr(ours(name), "say", lambda text, node: lines.append(text))
     return lines
 

@@ -88,7 +88,7 @@ def step(ours, model, encoder, mode):
         with torch.inference_mode(False), torch.enable_grad(), mode:
             teacher = ours("nodes.host.sdxl").HostSDXL(inner, encoder, GPU, options, size)
             state = optimize.OptimizationState.create(gaussians.to(GPU), config.learning_rates)
-            on_gpu = ours("nodes.optimize").on_device(views, GPU)
+            on_gpu = ours("nodes.running").on_device(views, GPU)
             mode.seen.waits.clear()
             (report,) = optimize.optimize(state, teacher, on_gpu, config)
         return report, mode.seen
@@ -126,7 +126,7 @@ def test_what_waits_is_found(ours, step, monkeypatch):
     cond = ours("dreamer_core.teachers.teacher").Conditioning
     everything = ours("dreamer_core.prompts")
     monkeypatch.setattr(
-        ours("nodes.optimize"),
+        ours("nodes.running"),
         "on_device",
         lambda views, device: everything.ViewPrompts(
             *(

@@ -103,7 +103,7 @@ def test_cancelled_state_is_on_disk(optimize, ours, monkeypatch, tmp_path):
 
 
 def test_a_name_says_everything_but_the_number_of_steps(ours, scene):
-    module, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
+    module, core = ours("nodes.running"), ours("dreamer_core.optimize")
     change = ours("dreamer_core.setting_values").changed
     config = core.PRESETS["starter"].config
 
@@ -347,7 +347,7 @@ def test_divergence_is_a_clear_message(optimize, ours, monkeypatch, tmp_path):
 
 
 def test_settings_without_effect_are_named(ours, execute):
-    node = ours("nodes.optimize")
+    node, presets = ours("nodes.running"), ours("dreamer_core.optimize").PRESETS
     off = execute("DreamerXLDensityControl", max_gaussians=900).args[0]
     sds = execute("DreamerXLTSMGuidance", method={"method": "sds"}, delta=50, t_max=400).args[0]
     for preset, given, text in (
@@ -355,7 +355,7 @@ def test_settings_without_effect_are_named(ours, execute):
         ("official", off, ""),
         ("official", sds, "no effect: guidance.delta (sds does not read it)"),
     ):
-        assert node.without_use(node.build_config(preset, given), preset, given, None) == text
+        assert node.without_use(node.build_config(preset, given), presets[preset].config, given, None) == text
 
 
 def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):

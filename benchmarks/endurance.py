@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -122,20 +123,35 @@ def steps_in_one(count: int, base: Path) -> Iterator[int]:
         yield made.state.step
 
 
+def import_tests(name: str) -> ModuleType:
+    """A module of the host tests, with ComfyUI's own modules set up as they expect them."""
+    comfy = comfyui()
+    if str(comfy) not in sys.path:
+        sys.path[:0] = [str(ROOT / "tests" / "nodes"), str(comfy)]
+        argv, sys.argv = sys.argv, ["main.py", "--cpu"]
+        importlib.import_module("comfy.options").enable_args_parsing()
+        importlib.import_module("comfy.cli_args")  # which reads them
+        sys.argv = argv
+    return importlib.import_module(name)
+
+
+def comfyui() -> Path:
+    """ComfyUI's folder."""
+    return Path(os.environ.get("COMFYUI_PATH") or sys.exit("needs COMFYUI_PATH, ComfyUI's folder")).expanduser()
+
+
+def start_server(base: Path) -> Any:
+    """A live ComfyUI with this pack, for `with`; see `live.Server` of the host tests."""
+    return import_tests("live").Server(comfyui(), ROOT, base)
+
+
 def graphs_one_after_another(count: int, base: Path) -> Iterator[tuple[int, int]]:
     """Queue them; the server's process, and how many are done."""
-    comfy = Path(os.environ.get("COMFYUI_PATH") or sys.exit("--graphs needs COMFYUI_PATH"))
-    sys.path[:0] = [str(ROOT / "tests" / "nodes"), str(comfy)]
-    argv, sys.argv = sys.argv, ["main.py", "--cpu"]
-    importlib.import_module("comfy.options").enable_args_parsing()
-    importlib.import_module("comfy.cli_args")  # which reads them
-    sys.argv = argv
-    live, test_server = importlib.import_module("live"), importlib.import_module("test_server")
-    with live.Server(comfy, ROOT, base / "server") as server:
-        yield server._process.pid, 0
+    with start_server(base / "server") as server:
+        yield server.pid, 0
         for i in range(count):
-            server.run(test_server.graph(steps=4, seed=i))
-            yield server._process.pid, i + 1
+            server.run(import_tests("test_server").graph(steps=4, seed=i))
+            yield server.pid, i + 1
 
 
 def main() -> None:

@@ -146,7 +146,10 @@ def kill_once(target: Target, folder: Path, wanted: str, moment: dict[str, Any],
 def measure(
     target: Target, base: Path, kills: int, interval: float, seed: int = 0, chosen: Sequence[int] = ()
 ) -> list[Trial]:
-    """All trials, at random moments or at the `chosen` renames; a run without a kill says what is wanted."""
+    """Trials until `kills` of them hit the run, or one at each of the `chosen` renames.
+
+    A run without a kill says what is wanted.
+    """
     chance = random.Random(seed)
     for name in ("compiling", "whole"):  # a run that compiles kernels may round the last bit differently
         folder = base / name
@@ -158,13 +161,15 @@ def measure(
     seconds, wanted = time.monotonic() - began, target.digest(folder)
     print(f"without a kill: {seconds:.1f} s, {whole.renames} renames", flush=True)
     trials = []
-    for i in range(len(chosen) or kills):
+    i = 0
+    while i < len(chosen) if chosen else sum(t.killed for t in trials) < kills:
         by_time = {"seconds": round(chance.uniform(0, seconds), 2)}
         by_rename = {"rename": chosen[i] if chosen else chance.randint(1, max(whole.renames, 1))}
         moment = by_time if i % 2 and not chosen else by_rename
         trial = kill_once(target, base / f"kill{i}", wanted, moment, interval)
         print(f"{i}: {asdict(trial)}", flush=True)
         trials.append(trial)
+        i += 1
     return trials
 
 
@@ -183,7 +188,7 @@ def told(trials: list[Trial]) -> str:
 def main() -> int:
     """The figures on standard output; 1 where something was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="that hit, rather than come after the end (default: 20)")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between two saves (default: 1)")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 NAME_AT_MOST = 255
 """Bytes of a file's name on every common file system."""
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in "0123456789¹²³")}
+"""Names of devices on Windows, whatever follows a dot."""
 ABANDONED_AFTER = 3600.0
 """Seconds after which a temporary file is nobody's, where its writer cannot be asked."""
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

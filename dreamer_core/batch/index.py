@@ -73,6 +73,17 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def foreign(content: bytes | None) -> bool:
+    """Whether the content of an index.json, None where there is none, is another program's."""
+    if content is None:
+        return False
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return True
+    return not (isinstance(found, dict) and isinstance(found.get("objects"), list))
+
+
 def read_index(path: Path) -> dict[str, Any]:
     """The content of an index.json. Errors: OSError, ValueError."""
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -17,12 +17,14 @@ import io
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import NAME_AT_MOST, RESERVED
 from .wildcards import DRAWS, WILDCARDS, expanded
 
 Options = dict[str, Any]
@@ -99,10 +101,10 @@ def read_work_list(path: Path, shared: Mapping[str, Any] | None = None) -> tuple
         for item in _items({**defaults, **options}, number, path.parent):
             if len(found) >= LARGEST:
                 raise InputError(f"line {number}", f"a list of at most {LARGEST:,} objects", "more")
-            known = found.get(item.name)
-            if known is None:
-                found[item.name] = item
-            elif known.key == item.key:
+            known = found.setdefault(unicodedata.normalize("NFC", item.name).casefold(), item)  # one folder for some
+            if known is item:
+                continue
+            if known.key == item.key:
                 repeated += 1
             else:
                 remedy = "a grid needs a name for each of its objects, or none"
@@ -173,6 +175,10 @@ def _items(options: Options, line: int, folder: Path) -> Iterator[Item]:
     named = str(options.pop("name", ""))
     if named and (not re.fullmatch(r"[\w][\w.-]*", named) or named.endswith(".")):
         raise InputError(f"line {line}: name", "letters, digits, - and _, for it names a folder", repr(named))
+    if named.split(".")[0].lower() in RESERVED:
+        raise InputError(f"line {line}: name", "none of Windows' devices", named)
+    if len(named.encode()) > NAME_AT_MOST:
+        raise InputError(f"line {line}: name", f"at most {NAME_AT_MOST} bytes", f"{len(named.encode())}")
     if named.lower() in TAKEN:
         raise InputError(f"line {line}: name", f"none of {', '.join(TAKEN)}, which the list itself has", named)
     place = folder / "wildcards" if wildcards is None else folder / str(wildcards)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
-from ..batch.index import Index
+from ..batch.index import INDEX, Index, foreign
 from ..batch.store import Store
 from ..batch.work_list import Item, list_path, read_work_list, write_list
 from ..errors import InputError
@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--gpus-per-worker", "a number from 0 to 64", args.gpus_per_worker)
     cluster = None if args.ray is None else Cluster(args.ray, args.workers, args.gpus_per_worker)
     with own_list(store):
+        if foreign(store.read(INDEX)):
+            got = f"{store.place}, whose {INDEX} is another program's"
+            raise InputError("--out", "a folder of a work list, or a new one", got, "name another folder")
         return make_all(items, path.name, store, args.shared, cluster)
 
 

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..formats import READABLE, load_gaussians
 from ..gaussians import Gaussians
 from ..initializers import UPS
+from ..initializers.pictures import eight_bits
 from ..optimize import PRESETS
 from ..setting_values import show
 from .generate import (
@@ -166,8 +167,8 @@ def _masks(texts: list[str], behind: bool) -> list[Part]:
     for text in texts:
         name, camera = _camera(text)
         try:
-            picture = Image.open(name).convert("L")
-        except (OSError, ValueError) as error:
+            picture = eight_bits(Image.open(name)).convert("L")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError("--mask", "a picture", f"{name} ({error})") from error
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         masks.append(values.reshape(1, picture.height, picture.width).float() / 255)

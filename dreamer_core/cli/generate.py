@@ -30,6 +30,7 @@ from .generate_config import GenerateConfig, add_setting_options, build_config, 
 from .initial import add_init_options, start
 from .options import add_device_options, check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name, own_folder
+from .own_folder import default_folder as default_folder  # others' scripts know it here
 from .run_folder import EXPORTS, RunFolder
 from .session import Interrupt, Session
 from .teachers import Teachers

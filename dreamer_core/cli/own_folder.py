@@ -7,12 +7,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files import remove_abandoned
+from ..files import RESERVED, remove_abandoned
 
 OUTPUTS = Path("outputs")
 LOCK = ".lock"
@@ -20,8 +21,6 @@ LOCK = ".lock"
 
 NAME_AT_MOST = 60
 """Letters of a folder's name; four bytes each stay below what file systems take."""
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in "0123456789¹²³")}
-"""Names of devices on Windows."""
 
 
 def folder_name(prompt: str) -> str:
@@ -32,24 +31,35 @@ def folder_name(prompt: str) -> str:
 
 
 def default_folder(prompt: str) -> Path:
+    """outputs/<prompt>, numbered where that exists; nothing is made."""
+    return next(folder for folder in _candidates(prompt) if not folder.exists())
+
+
+def make_default_folder(prompt: str) -> Path:
     """Makes outputs/<prompt>, numbered where that exists: no two runs get the same.
 
     A folder in which a run was killed before it wrote anything is taken again.
     """
-    name, number = folder_name(prompt), 1
+    return next(folder for folder in _candidates(prompt) if _made(folder) or _left(folder))
+
+
+def _candidates(prompt: str) -> Iterator[Path]:
+    name = folder_name(prompt)
+    yield OUTPUTS / name
+    yield from (OUTPUTS / f"{name}-{number}" for number in count(2))
+
+
+def _made(folder: Path) -> bool:
+    """Make it; whether it was not there before."""
     while True:
-        folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
-        OUTPUTS.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.mkdir()
         except FileExistsError:
-            if _left(folder):
-                return folder
-            number += 1
+            return False
         except FileNotFoundError:  # a run that ended without files has just removed the empty outputs
             continue
-        else:
-            return folder
+        return True
 
 
 def _left(folder: Path) -> bool:
@@ -72,7 +82,7 @@ def own_folder(out: Path | None, prompt: str) -> Iterator[Path]:
     top = OUTPUTS if out is None else out
     made = [path for path in (top, *top.parents) if not path.exists()]
     if out is None:
-        folder = default_folder(prompt)
+        folder = make_default_folder(prompt)
         made.insert(0, folder)
     else:
         folder = out

@@ -20,6 +20,7 @@ from ..editing.anchors import ANCHORS
 from ..errors import InputError
 from ..files import write_atomically
 from ..formats import WRITABLE
+from ..formats.splat_files import own_sidecars
 from ..media import FILMS
 from ..optimize import LearningRates, OptimizationState, StepReport, load_state
 from ..optimize.checkpoint import read_metadata
@@ -99,6 +100,10 @@ class RunFolder:
         elif not overwrite and any(p.exists() for p in (self.splat, self.log, self.state)):
             remedy = "add --resume to go on, --overwrite to replace it, or name another folder"
             raise InputError("--out", "a folder without a run", f"{self.path}, which holds one", remedy)
+        elif not overwrite and (others := [p.name for p in (self.metrics, *self._pictures()) if p.exists()]):
+            got = f"{self.path} with {', '.join(others)}"
+            remedy = "name another folder, or add --overwrite to replace them"
+            raise InputError("--out", "a folder without files that a run would replace", got, remedy)
 
     def metadata(self) -> dict[str, str]:
         """What is saved with the state. Errors: InputError."""
@@ -161,9 +166,11 @@ class RunFolder:
 
     def remove_pictures(self) -> None:
         """Pictures and film of an earlier state of the run, which would pass for this one's."""
-        exported = [self.path / name for name in (*EXPORTS.values(), "splat.json")]
-        for path in (self.turntable, self.views, *exported):
+        for path in (*self._pictures(), *own_sidecars(self.splat)):
             path.unlink(missing_ok=True)
+
+    def _pictures(self) -> list[Path]:
+        return [self.turntable, self.views, *(self.path / name for name in EXPORTS.values())]
 
     def clear(self, *, keep_trials: bool = False) -> None:
         """Remove everything of an earlier run, before anything of another one is written but what its trials found."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..batch.index import INDEX, Index, Outcome, write_text
+from ..batch.index import INDEX, Index, Outcome, foreign, write_text
 from ..batch.work_list import Item
 from .errors import Failed, NoAnswer, Refused, WrongAnswer
 from .graph import Graph, changed
@@ -72,7 +72,12 @@ class Fleet:
 
 
 async def make_list(servers: Sequence[Server], items: Sequence[Item], fleet: Fleet) -> None:
-    """Every object that is not there yet; servers are inside `async with`. Errors: NoAnswer where all are gone."""
+    """Every object that is not there yet; servers are inside `async with`.
+
+    Errors: NoAnswer where all are gone, Refused where the index.json in the folder is another program's.
+    """
+    if (fleet.out / INDEX).exists() and foreign((fleet.out / INDEX).read_bytes()):
+        raise Refused(f"--out: {fleet.out} holds an {INDEX} of another program; name another folder")
     fleet.out.mkdir(parents=True, exist_ok=True)
     for item in items:
         if made(item, fleet.out / item.name):

@@ -6,6 +6,7 @@ over [-1, 1). Values are cut off, not rounded, to 8 bits, as the format's first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), (
 
 MEMORY = 10
 """Bytes that reading takes per byte of the file, rounded up."""
+OTHERS = {
+    b"ply\n": "a PLY",
+    b"ply\r": "a PLY",
+    b"\x1f\x8b\x08": "gzip",
+    b"PK\x03\x04": "a ZIP archive",
+    b"glTF": "a GLB",
+}
+"""Beginnings of other files that are called so by mistake, and what those are."""
+TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{32}")
+"""No Gaussian: 32 letters would be coordinates and scales of most different sizes."""
 
 
 def write_splat(
@@ -56,6 +67,11 @@ def read_splat(path: Path, field: str = "FILE") -> Gaussians:
         raise InputError(field, "a .splat file that can be read", f"{path} ({error.strerror})") from error
     if len(data) % RECORD.itemsize:
         raise InputError(field, "a .splat file of 32 bytes a Gaussian", f"{path} with {len(data)} bytes")
+    other = (
+        "text" if TEXT.match(data) else next((what for start, what in OTHERS.items() if data.startswith(start)), None)
+    )
+    if other is not None:
+        raise InputError(field, "a .splat file", f"{path}, which holds {other}")
     rows = np.frombuffer(data, RECORD)
 
     def tensor(name: str) -> torch.Tensor:
@@ -65,7 +81,7 @@ def read_splat(path: Path, field: str = "FILE") -> Gaussians:
     gaussians = Gaussians.from_activated(
         means=tensor("mean"),
         quats=(tensor("quat") - 128) / 128,
-        scales=tensor("scale"),
+        scales=tensor("scale").abs(),  # an axis has no sign
         opacities=rgba[:, 3],
         rgb=rgba[:, :3],
     )

@@ -104,6 +104,13 @@ def sidecar(path: Path) -> Path:
     return usual if not os.path.lexists(usual) or _read_ours(usual) is not None else other
 
 
+def own_sidecars(path: Path) -> list[Path]:
+    """The JSON files beside a splat that this program wrote."""
+    stem = path.name[: len(path.name) - len(splat_suffix(path))]
+    both = (path.with_name(fitting_name(stem, ending)) for ending in (".json", f"{OURS}.json"))
+    return [file for file in both if _read_ours(file) is not None]
+
+
 def _read_ours(path: Path) -> dict[str, Any] | None:
     """The content of a JSON that this program wrote; None of any other file."""
     try:

@@ -164,6 +164,8 @@ def unpack(header: SpzHeader, data: bytes, path: Path) -> Gaussians:
         log.warning("%s: spherical harmonics above degree 3 are left out", path)
     if header.flags & ANTIALIASED:
         log.warning("%s: was trained with anti-aliasing, and is drawn without", path)
+    if header.flags & ~(ANTIALIASED | EXTENDED):
+        log.warning("%s: flags that are not used: %#04x", path, header.flags & ~(ANTIALIASED | EXTENDED))
     coefficients = (sh.reshape(n, higher, 3)[:, :KEPT].astype(np.float32) - 128) / 128
     return Gaussians(
         means=torch.from_numpy(_places(header, places)),

@@ -36,6 +36,10 @@ class Map:
     gain: float = 1.0
     unused: tuple[str, ...] = ()
 
+    def file(self, materials: Path) -> Path | None:
+        """Where it is, as a file of materials names it, a comment behind the name or not; None where it is missing."""
+        return beside(materials, self.name) or beside(materials, self.name.partition(" #")[0])
+
 
 @dataclass(frozen=True)
 class ObjMaterial:
@@ -80,7 +84,9 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str], str]]:
 def _with(material: ObjMaterial, key: str, words: list[str], rest: str) -> ObjMaterial:
     """The material after one more line; lines that cannot be understood change nothing."""
     try:
-        if key == "kd" and words[:1] not in (["spectral"], ["xyz"]):
+        if key == "kd" and words[:1] in (["spectral"], ["xyz"]):
+            log.warning("%s: a colour as %s is not used", material.folder, words[0])
+        elif key == "kd":
             r, g, b = (float(w) for w in (words * 3)[:3]) if len(words) == 1 else (float(w) for w in words[:3])
             return replace(material, rgb=(r, g, b))
         if key == "d":
@@ -100,6 +106,7 @@ def parse_map(text: str) -> Map:
     """The options and the name, which may hold spaces, of a texture."""
     options: dict[str, tuple[float, ...]] = {}
     words_of: dict[str, str] = {}
+    unknown: list[str] = []
     while text.startswith("-"):
         option, _, after = text.partition(" ")
         option = option.lower()
@@ -108,6 +115,9 @@ def parse_map(text: str) -> Map:
         elif option in WORDS:
             word, _, text = after.strip().partition(" ")
             words_of[option] = word.lower()
+        elif len(after.split()) > 1:  # of another program
+            unknown.append(option)
+            _, _, text = after.strip().partition(" ")
         else:
             break
         text = text.strip()
@@ -120,7 +130,7 @@ def parse_map(text: str) -> Map:
         words_of.get("-clamp") == "on",
         base,
         gain,
-        tuple(UNUSED[key] for key in asked),
+        (*(UNUSED[key] for key in asked), *unknown),
     )
 
 
@@ -173,7 +183,7 @@ def _open(named: Map | None, material: ObjMaterial, path: Path, field: str) -> N
         return None
     if named.unused:
         log.warning("%s: options of %r that are not used: %s", path, named.name[:80], ", ".join(named.unused))
-    file = beside(material.folder, named.name)
+    file = named.file(material.folder)
     if file is None:
         log.warning("%s: its texture %r is not there; read without", path, named.name[:80])
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import mmap
 import re
@@ -42,7 +43,7 @@ class ObjFile:
         self.left_out: dict[str, int] = {}
         self._material = 0
         keys = {b"v": self._vertex, b"vt": self._coordinates, b"f": self._face, b"fo": self._face}
-        data = path.read_bytes().replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
         for number, line in enumerate(data.splitlines(), 1):
             words = line.split(b"#", 1)[0].split() if b"#" in line else line.split()
             if not words:

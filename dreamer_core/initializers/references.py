@@ -43,7 +43,7 @@ def _of_obj(path: Path) -> Iterator[Path | None]:
         for material in parse_materials(materials).values():
             for texture in (material.color, material.holes):
                 if texture is not None and texture.name:
-                    yield beside(materials, texture.name)
+                    yield texture.file(materials)
 
 
 def _of_ply(path: Path) -> Iterator[Path | None]:

@@ -63,8 +63,8 @@ def test_restyle_leaves_the_files_of_a_run_and_the_splats_place(splat, tiny_sdxl
 
 @pytest.mark.parametrize("where", [["--region", "sphere:1000,10,7,50"], ["--mask", "MASK@0,0,210,35"]])
 def test_edit_changes_nothing_outside_of_a_region(splat, tiny_sdxl_dir, tmp_path, where, capsys):
-    half = np.zeros((64, 64), np.uint8)
-    half[:32] = 255
+    half = np.full((64, 64), 200, np.uint16)  # of 65535; the same in 8 bits is much
+    half[:32] = 65535
     Image.fromarray(half).save(tmp_path / "mask.png")
     if where[0] == "--mask":  # cameras of masks go round the origin
         near = read_ply(splat)

@@ -10,7 +10,7 @@ from threading import Barrier
 import pytest
 
 from dreamer_core.cli import main
-from dreamer_core.cli.own_folder import default_folder, own_folder
+from dreamer_core.cli.own_folder import default_folder, make_default_folder, own_folder
 from dreamer_core.errors import InputError
 from dreamer_core.files import remove_abandoned, write_atomically
 
@@ -50,12 +50,14 @@ def test_a_failing_writer_leaves_nothing(tmp_path):
 
 def test_default_folder_is_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [default_folder("A red mug!") for _ in range(3)] == [
+    assert [make_default_folder("A red mug!") for _ in range(3)] == [
         Path("outputs/a-red-mug"),
         Path("outputs/a-red-mug-2"),
         Path("outputs/a-red-mug-3"),
     ]
-    assert default_folder("红") == Path("outputs/红")
+    assert default_folder("A red mug!") == Path("outputs/a-red-mug-4")
+    assert default_folder("红") == default_folder("红")  # looks, and makes nothing
+    assert make_default_folder("红") == Path("outputs/红")
 
 
 def test_runs_that_begin_together_get_a_folder_each(tmp_path, monkeypatch):
@@ -64,7 +66,7 @@ def test_runs_that_begin_together_get_a_folder_each(tmp_path, monkeypatch):
 
     def begin(_):
         together.wait()
-        return default_folder("a red mug")
+        return make_default_folder("a red mug")
 
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(begin, range(8)))

@@ -326,6 +326,26 @@ def test_an_empty_file_holds_no_gaussian(tmp_path):
         load_gaussians(tmp_path / "a.spz")
 
 
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"<!DOCTYPE html>" + b" " * 49, "text"),
+        (b"version https://git-lfs.github.com/spec/v1\n" + b"oid" * 6, "text"),
+        (b"ply\nformat \0", "a PLY"), (b"\x1f\x8b\x08\0\0", "gzip"), (b"PK\x03\x04\n\0", "a ZIP archive"),
+    ],
+)  # fmt: skip
+def test_a_splat_that_is_another_kind_of_file_is_refused(tmp_path, start, what):
+    (tmp_path / "a.splat").write_bytes(start.ljust(64, b"\x07"))
+    with pytest.raises(InputError, match=f"a.splat, which holds {what}"):
+        load_gaussians(tmp_path / "a.splat")
+
+
+def test_an_axis_of_a_splat_has_no_sign(tmp_path):
+    row = struct.pack("<6f8B", 0, 0, 0, 0.1, -0.2, 0.3, *[9] * 4, 255, 128, 128, 128)
+    (tmp_path / "a.splat").write_bytes(row)
+    torch.testing.assert_close(load_gaussians(tmp_path / "a.splat").scales, torch.tensor([[0.1, 0.2, 0.3]]))
+
+
 def test_other_suffixes_are_refused(tmp_path):
     assert READABLE == (".ply", ".splat", ".spz")
     assert splat_suffix(tmp_path / "A.Compressed.PLY") == ".compressed.ply"

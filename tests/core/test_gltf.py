@@ -499,6 +499,11 @@ def test_data_uris_and_missing_files(tmp_path, caplog):
     data = "data:application/octet-stream;base64," + base64.b64encode(BODY).decode()
     picture = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     assert error(gltf(tmp_path, data, picture), half) < 1e-6
+    kind, _, text = picture.partition(",")
+    web = f"{kind},{text.translate(str.maketrans('+/', '-_')).rstrip('=')}"
+    assert error(gltf(tmp_path, data, web), half) < 1e-6
+    with pytest.raises(InputError, match="data that is no base64"):
+        points(gltf(tmp_path, data.replace("base64,", "base64,*"), picture))
     where, rgb = points(gltf(tmp_path, data, "gone.png"))
     assert len(where) == 2000
     np.testing.assert_array_equal(rgb, 1)  # the factor alone
@@ -558,6 +563,11 @@ def test_a_picture_beyond_the_memory(tmp_path, monkeypatch):
     ("change", "message"),
     [
         (lambda t: t["asset"].update(version="1.0"), "it is glTF 1.0"),
+        (lambda t: t["asset"].update(minVersion="2.1"), "it is glTF 2.1"),
+        (
+            lambda t: t["nodes"][0].update(translation=[0, float("nan"), 0]),
+            "node 0 has a transform with NaN or inf",
+        ),
         (lambda t: t["accessors"][0].update(componentType=77), "it lacks 77"),
         (lambda t: t["accessors"][0].update(count=-4), "an accessor of -4 rows"),
         (lambda t: t["accessors"][0].update(bufferView=9), r"names bufferViews\[9\], of 2"),

@@ -189,6 +189,8 @@ QUAD_OBJ = (
         ("map_Kd C:\\Users\\me\\tex.png", half),
         ("map_Kd ./folder/tex.png", half),
         ("map_Kd TEX.PNG", half),
+        ("map_Kd my tex.png # the colours", half),
+        ("map_Kd -colorspace sRGB my tex.png", half),
         ("map_Kd -blendu on -blendv off -texres 512 -imfchan r -bm 2 tex.png", half),
         ("map_Kd -s 2 1 1 tex.png", lambda x: half((x * 2) % 1)),
         ("map_Kd -s 2 tex.png", lambda x: half((x * 2) % 1)),
@@ -218,6 +220,10 @@ def test_options_that_are_not_used_are_named(tmp_path, caplog):
     (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd -t 1 1 1 -cc on t.png\n")
     points(tmp_path / "a.obj")
     assert "options of 't.png' that are not used: turbulence, colour correction" in caplog.text
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd spectral a.rfl\nmap_Kd -sheen 2 t.png\n")
+    points(tmp_path / "a.obj")
+    assert "a colour as spectral is not used" in caplog.text
+    assert "options of 't.png' that are not used: -sheen" in caplog.text
     (tmp_path / "a.mtl").write_text("newmtl m\nKd red\nmap_Kd gone.png\n")
     points(tmp_path / "a.obj")
     assert "a line that cannot be understood: kd red" in caplog.text
@@ -319,6 +325,11 @@ def test_broken_objs_are_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         points(tmp_path / "a.obj")
     assert str(caught.value).startswith("--init: expected ")
+
+
+def test_a_byte_order_mark_takes_no_vertex_along(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n", encoding="utf-8-sig")
+    assert len(points(tmp_path / "a.obj")[0]) == 2000
 
 
 def test_negative_numbers_count_from_where_they_stand(tmp_path):

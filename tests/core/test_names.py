@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamer_core.cli import main
-from dreamer_core.cli.own_folder import RESERVED, folder_name
-from dreamer_core.files import NAME_AT_MOST, fitting_name
+from dreamer_core.cli.own_folder import folder_name
+from dreamer_core.cli.run_folder import RunFolder
+from dreamer_core.errors import InputError
+from dreamer_core.files import NAME_AT_MOST, RESERVED, fitting_name
 from dreamer_core.formats import load_gaussians, read_metadata, save_gaussians, sidecar
 from dreamer_core.gaussians import Gaussians
 
@@ -51,6 +53,34 @@ def test_a_json_of_others_is_neither_read_nor_replaced(mug, tmp_path, content, c
     save_gaussians(mug, tmp_path / "transforms.spz", metadata={"seed": 8})
     assert read_metadata(tmp_path / "transforms.spz")["seed"] == 8
     assert {p.name for p in tmp_path.iterdir()} == {"transforms.json", "transforms.spz", "transforms.dreamer-xl.json"}
+
+
+@pytest.mark.parametrize("name", ["views.png", "metrics.csv", "turntable.mp4", "splat.spz", "turntable.gif"])
+def test_a_run_replaces_no_file_of_others(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"a folder without files that a run would replace, got .* with {name}"):
+        RunFolder(tmp_path).check(resume=False, overwrite=False)
+    RunFolder(tmp_path).check(resume=False, overwrite=True)
+
+
+def test_new_pictures_of_a_run_leave_a_json_of_others(mug, tmp_path):
+    (tmp_path / "splat.json").write_text("[1]")
+    save_gaussians(mug, tmp_path / "splat.ply", metadata=FACTS)
+    RunFolder(tmp_path).remove_pictures()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["splat.json", "splat.ply"]
+    (tmp_path / "splat.json").unlink()
+    save_gaussians(mug, tmp_path / "splat.ply", metadata=FACTS)
+    RunFolder(tmp_path).remove_pictures()
+    assert [path.name for path in tmp_path.iterdir()] == ["splat.ply"]
+
+
+@pytest.mark.parametrize("content", ["[1]", "{broken", "", '{"objects": 3}'])
+def test_a_list_replaces_no_index_of_others(tmp_path, content, capsys):
+    (tmp_path / "index.json").write_text(content)
+    (tmp_path / "list.jsonl").write_text('{"prompt": "a red mug"}')
+    assert main(["batch", str(tmp_path / "list.jsonl"), "--out", str(tmp_path)]) == 2
+    assert "whose index.json is another program's" in capsys.readouterr().err
+    assert (tmp_path / "index.json").read_text() == content
 
 
 def test_both_names_taken(mug, tmp_path, caplog):

@@ -146,6 +146,8 @@ def test_other_extensions_are_named_or_known(tmp_path, caplog):
     assert "trained with anti-aliasing" in caplog.text
     loaded(tmp_path, spz(records=b"x" * 9))
     assert "9 bytes after its Gaussians are not used" in caplog.text
+    loaded(tmp_path, spz(flags=0x90))
+    assert "flags that are not used: 0x90" in caplog.text
     with pytest.raises(InputError, match="extension 0xadbe0003 is cut short"):
         loaded(tmp_path, spz(records=record(4)[:-1], flags=2))
 

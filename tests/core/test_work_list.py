@@ -97,6 +97,12 @@ BAD = [
     ({"prompt": "a #1 {red|blue} mug"}, "line 1: prompt: expected a template without #"),
     ('{"prompt": "a", "seed": 1, "seed": 2}', "line 1: expected one JSON object, got"),
     ({"prompt": "a", "name": "index.json"}, "line 1: name: expected none of index.json, report.html"),
+    ({"prompt": "a", "name": "Con.1"}, "line 1: name: expected none of Windows' devices, got Con.1"),
+    ({"prompt": "a", "name": "é" * 128}, "line 1: name: expected at most 255 bytes, got 256"),
+    (
+        '{"prompt": "a", "name": "Mug"}\n{"prompt": "b", "name": "mug"}',
+        "line 2: name: expected another one than",
+    ),
     ("# nothing", "LIST: expected at least one line with a prompt"),
 ]
 

@@ -104,11 +104,16 @@ class Server:
     def tail(self, characters: int = 6000) -> str:
         return self.log.read_text(errors="replace")[-characters:]
 
+    @property
+    def pid(self) -> int:
+        """Of the server process."""
+        return self._process.pid
+
     def resident_bytes(self) -> int:
         """Memory of the server process."""
         import psutil
 
-        return psutil.Process(self._process.pid).memory_info().rss
+        return psutil.Process(self.pid).memory_info().rss
 
     # HTTP
     def get(self, path: str, **query: str) -> Any:

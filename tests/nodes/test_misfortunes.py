@@ -52,6 +52,24 @@ def scarce(ours, monkeypatch, samples, error):
     return calls
 
 
+def first_gradients(ours, monkeypatch):
+    """What Adam is given in the first step of the next run, by parameter.
+
+    Results of two runs cannot be compared as closely: where a gradient is nothing but rounding, Adam's first steps are
+    as long as any.
+    """
+    loop, found = ours("dreamer_core.optimize.loop"), {}
+    plain = loop.update
+
+    def update(state, *more):
+        if state.step == 0 and not found:
+            found.update({name: value.grad.clone() for name, value in state.params.items() if value.grad is not None})
+        plain(state, *more)
+
+    monkeypatch.setattr(loop, "update", update)
+    return found
+
+
 @pytest.mark.parametrize(
     "error",
     [lambda: torch.OutOfMemoryError("CUDA out of memory"), lambda: torch.AcceleratorError("CUDA error: out of memory")],
@@ -61,20 +79,25 @@ def test_out_of_memory_goes_on_with_one_view_and_says_so(run, ours, monkeypatch,
     import comfy.model_management as mm
 
     assert mm.is_oom(error())
-    whole = run().args[0]
+    whole = first_gradients(ours, monkeypatch)
+    run()
     calls = scarce(ours, monkeypatch, 1, error)
     monkeypatch.setattr(ours("nodes.host.store").RunStore, "load", lambda *_: None)
     monkeypatch.setattr(ours("nodes.host.progress"), "INTERVAL", 0.0)
-    found = run().args[0]
+    halved = first_gradients(ours, monkeypatch)
+    run()
     assert calls.count(2) == 1  # tried once
     assert [r.getMessage() for r in caplog.records if "Out of memory" in r.getMessage()] == [
         "Out of memory: from step 0 on, 1 of 2 views at a time"
     ]
     assert any("out of memory: 1 view(s) at a time" in line for line in said)
     assert "memory leak" not in caplog.text  # what failed is gone
-    moved = (whole.positions - run(steps=1, seed=9).args[0].positions).abs().mean()
-    # Rounding, which Adam and the preset's rates make larger: 3 %. A view left out moves them much more.
-    assert (whole.positions - found.positions).abs().mean() < 0.05 * moved
+    for name, gradient in whole.items():
+        if name == "quats":  # of balls, which no rotation changes: rounding alone, of which Adam makes whole steps
+            assert float(gradient.norm()) < 1e-6
+            assert float(halved[name].norm()) < 1e-6
+        else:
+            assert float((gradient - halved[name]).norm()) < 1e-4 * float(gradient.norm()), name
 
 
 def test_one_view_that_is_too_much_is_advice_that_comfyui_knows_as_memory(run, ours, monkeypatch):

@@ -17,6 +17,8 @@ from ..named_files import beside
 
 log = logging.getLogger(__name__)
 
+WEB = bytes.maketrans(b"-_", b"+/")
+"""From the alphabet of base64 in addresses to the usual one."""
 MARK, JSON_PART, BINARY_PART = b"glTF", b"JSON", b"BIN\0"
 USED = {
     "KHR_texture_transform", "KHR_mesh_quantization", "KHR_draco_mesh_compression", "EXT_meshopt_compression",
@@ -49,9 +51,10 @@ class Document:
         """
         self.path, self.field = path, field
         self.tree, self._embedded = read_tree(path)
-        version = str((self.tree.get("asset") or {}).get("version", "2.0"))
-        if version.split(".")[0] != "2":
-            raise BrokenModelError(f"it is glTF {version}, and 2 is read here")
+        asset = self.tree.get("asset") or {}
+        version, least = str(asset.get("version", "2.0")), str(asset.get("minVersion", "2.0"))
+        if version.split(".")[0] != "2" or least != "2.0":
+            raise BrokenModelError(f"it is glTF {version if least == '2.0' else least}, and 2.0 is read here")
         self._check_extensions()
 
     def _check_extensions(self) -> None:
@@ -100,8 +103,11 @@ class Document:
         if text[:5].lower() == "data:":
             head, _, body = text.partition(",")
             raw = unquote_to_bytes(body)
-            try:
-                return base64.b64decode(raw, validate=False) if head.lower().endswith(";base64") else raw
+            if not head.lower().endswith(";base64"):
+                return raw
+            raw = b"".join(raw.split()).rstrip(b"=")
+            try:  # in either alphabet, padded or not, as browsers take it; a sign of neither is damage
+                return base64.b64decode(raw.translate(WEB) + b"=" * (-len(raw) % 4), validate=True)
             except binascii.Error as error:
                 raise BrokenModelError(f"data that is no base64 ({error})") from error
         file = beside(self.path, text, encoded=True)

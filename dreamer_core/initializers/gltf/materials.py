@@ -15,7 +15,7 @@ from ...errors import InputError
 from ..mesh import Array, Wrap
 from ..pictures import decoded
 from .accessors import Accessors
-from .document import Document
+from .document import BrokenModelError, Document
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,10 @@ class Materials:
         moved = (info.get("extensions") or {}).get("KHR_texture_transform") or {}
         number = moved.get("texCoord", info.get("texCoord", 0))
         sampler = self.document.item("samplers", texture["sampler"]) if "sampler" in texture else {}
-        wrap = (WRAPS[sampler.get("wrapS", 10497)], WRAPS[sampler.get("wrapT", 10497)])
+        modes = sampler.get("wrapS", 10497), sampler.get("wrapT", 10497)
+        if not all(mode in WRAPS for mode in modes):
+            raise BrokenModelError(f"a sampler has the wrap modes {modes}")
+        wrap = (WRAPS[modes[0]], WRAPS[modes[1]])
         return Texture(image, f"TEXCOORD_{int(number)}", _matrix(moved), wrap)
 
     def _image(self, texture: Mapping[str, Any]) -> NDArray[np.uint8] | None:
@@ -99,6 +102,8 @@ class Materials:
         if not numbers and BASIS in extensions:
             got = f"{self.document.path}, whose textures are KTX2 ({BASIS})"
             raise InputError(self.document.field, "textures as PNG, JPEG or WebP", got, "export it without KTX2")
+        if not numbers:
+            log.warning("%s: a texture without a picture; read without", self.document.path)
         for number in numbers:
             if number not in self._images:
                 self._images[number] = self._decode(self.document.item("images", number), number)

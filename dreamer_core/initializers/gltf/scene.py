@@ -91,6 +91,8 @@ class Scene:
             if ((node.get("extensions") or {}).get(VISIBILITY) or {}).get("visible", True) is False:
                 continue
             transform = above @ _local(node)
+            if not np.isfinite(transform).all():
+                raise BrokenModelError(f"its node {number} has a transform with NaN or inf")
             yield number, transform
             waiting += [(child, transform) for child in reversed(node.get("children") or [])]
 

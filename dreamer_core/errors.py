@@ -1,4 +1,4 @@
-"""The one error type for values that a user entered."""
+"""The one error type for values that a user entered, and what ends a run."""
 
 from __future__ import annotations
 
@@ -15,3 +15,7 @@ class InputError(ValueError):
 
 class DivergenceError(RuntimeError):
     """The optimisation cannot go on: its gradients stayed unusable, or nothing of the object is left."""
+
+
+class ReplicaError(RuntimeError):
+    """One of the processes that share the views of a step failed, or is gone; what the run has made is kept."""

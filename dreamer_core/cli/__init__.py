@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 
 from .. import __version__
-from ..errors import DivergenceError, InputError
+from ..errors import DivergenceError, InputError, ReplicaError
 from ..optimize.shortage import is_out_of_memory
 from . import batch, change, convert, evaluate, generate, info, preview, render, report
 
@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except DivergenceError as error:
         print(f"{args.command}: {error}", file=sys.stderr)
+        return 1
+    except ReplicaError as error:
+        print(f"{args.command}: {error}; go on with the same command and --resume", file=sys.stderr)
         return 1
     except (MemoryError, torch.OutOfMemoryError) as error:
         return _out_of_memory(args.command, error)

@@ -18,6 +18,7 @@ from ..optimize.apart import views_apart
 from ..prompts import PromptConfig, ViewPrompts
 from ..teachers.sdxl.predictor import DiffusersSDXL
 from . import generate
+from .devices import shared_views
 from .session import row
 from .teachers import Teachers
 
@@ -46,15 +47,16 @@ def make_best(args: argparse.Namespace, config: OptimizeConfig, prompt: PromptCo
     teacher = place.teachers.get(args, place.device)
     fitted, _ = generate.fit_to(args, config, teacher, say=False)
     (prompts,) = place.teachers.encode(teacher, prompt)
-    plan = generate.prepare(args, teacher, fitted, place.device)
+    plan = generate.prepare(args, teacher, fitted, place.device, devices=1 + len(place.further))
     fitted = replace(fitted, recompute_encoder=plan.recompute_encoder or fitted.recompute_encoder)
     seeds = range(config.seed, config.seed + args.best_of)
     trials = []
-    for seed in seeds:
-        trial = _trial(args, replace(fitted, seed=seed), teacher, prompts, place)
-        if trial is None:
-            return 130
-        trials.append(trial)
+    with shared_views(args, teacher, plan, place.further):
+        for seed in seeds:
+            trial = _trial(args, replace(fitted, seed=seed), teacher, prompts, place)
+            if trial is None:
+                return 130
+            trials.append(trial)
     best = trials[best_trial([trial.measures for trial in trials])]
     _tell(trials, best)
     _write(record, trials, best)

@@ -25,10 +25,11 @@ from ..prompts import PromptConfig
 from ..setting_values import show
 from ..teachers.multiview.files import PUBLISHED, adapter_header
 from .best_of_options import add_best_of_options, check_best_of
+from .devices import check_devices, resolve_devices, shared_views
 from .exports import parse_exports
 from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
 from .initial import add_init_options, start
-from .options import add_device_options, check_renderer, check_writable, resolve_device
+from .options import add_device_options, check_renderer, check_writable
 from .own_folder import OUTPUTS, folder_name, own_folder
 from .own_folder import default_folder as default_folder  # others' scripts know it here
 from .run_folder import EXPORTS, RunFolder
@@ -204,6 +205,7 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
     check_multiview(args, everything.optimization, PRESETS[preset_name(args)].config)
+    check_devices(args.device, everything.optimization.views)
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         print("# Some teachers change their guidance scale when they are loaded; see --teacher.", file=sys.stderr)
@@ -239,13 +241,13 @@ def from_shape(args: argparse.Namespace, seed: int) -> Callable[[torch.device], 
 def run_in_folder(args: argparse.Namespace, make_it: Callable[[Place], int]) -> int:
     """Check where the result goes, and make it there."""
     exports = parse_exports(args.export)
-    device = resolve_device(args.device)
+    device, *further = resolve_devices(args.device)
     renderer = check_renderer(args.renderer, device)
     if args.resume and args.out is None:
         raise InputError("--resume", "--out with the folder of the run", "no --out")
     check_writable(args.out or OUTPUTS / folder_name(args.prompt))
     with own_folder(args.out, args.prompt) as path:
-        return make_it(Place(RunFolder(path), device, renderer, exports))
+        return make_it(Place(RunFolder(path), device, renderer, exports, further=tuple(further)))
 
 
 def make_from_prompt(args: argparse.Namespace, everything: GenerateConfig, place: Place) -> int:
@@ -269,6 +271,8 @@ class Place:
     teachers: Teachers = field(default_factory=Teachers)
     interrupt: Interrupt | None = None
     """Asked after every step; None: Ctrl-C."""
+    further: tuple[torch.device, ...] = ()
+    """Devices that share the views of every step."""
 
 
 def make(
@@ -293,7 +297,7 @@ def make(
         "model": teacher.describe(),
         "teacher": {"kind": fit.kind, "changes": fit.changes},
         "renderer": renderer,
-        "device": str(device),
+        "device": ",".join(map(str, (device, *place.further))),
         "options": {k: v for k, v in vars(args).items() if k != "run"},
     }
     machine = {"renderer": renderer, "device": device.type}  # they differ in the last bits of their results
@@ -309,8 +313,10 @@ def make(
     prompts, *sources = place.teachers.encode(teacher, prompt, *filter(None, [beginning.source]))
     if work is not None and sources:
         session.made.work = work.with_source(sources[0])
-    plan = prepare(args, teacher, config, device, folder.memory_plan(config.memory) if args.resume else None)
-    return session.run(teacher, prompts, plan)
+    saved = folder.memory_plan(config.memory) if args.resume else None
+    plan = prepare(args, teacher, config, device, saved, 1 + len(place.further))
+    with shared_views(args, teacher, plan, place.further):
+        return session.run(teacher, prompts, plan)
 
 
 def fit_to(
@@ -329,8 +335,9 @@ def prepare(
     config: OptimizeConfig,
     device: torch.device,
     saved: MemoryPlan | None = None,
+    devices: int = 1,
 ) -> MemoryPlan:
-    """Make the teacher fit into memory, and compile it where that was asked for.
+    """Make the teacher fit into memory, on one of so many `devices`, and compile it where that was asked for.
 
     A resumed run keeps its `saved` plan: plans differ in the last bits of their results.
     """
@@ -338,9 +345,9 @@ def prepare(
     if plan is None:
         plan = plan_memory(
             config.memory,
-            free_bytes(device),
+            free_bytes(device) // (devices if device.type == "cpu" else 1),
             resolution=config.resolution,
-            views=views_at_most(config, teacher.azimuths),
+            views=views_at_most(config, teacher.azimuths, devices),
             encoder_bytes_per_pixel=teacher.encoder_bytes_per_pixel(),
         )
     teacher.limit_memory(checkpoint_encoder=plan.checkpoint_encoder, max_batch=plan.max_batch)

@@ -15,7 +15,14 @@ from ..rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """--device and --renderer."""
     kinds = ", ".join(f"{renderer.name} ({renderer.purpose})" for renderer in RENDERERS)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, mps (default: auto); making an object takes several with commas, as "
+        "cuda:0,cuda:1, which share the views of every step",
+    )
     parser.add_argument(
         "--renderer",
         choices=RENDERER_NAMES,

@@ -14,11 +14,12 @@ from typing import Any
 from ..batch.index import Outcome, State, write_text
 from ..batch.store import Files, read_files, write_files
 from ..batch.work_list import Item
-from ..errors import DivergenceError, InputError
+from ..errors import DivergenceError, InputError, ReplicaError
 from . import generate
+from .devices import resolve_devices
 from .exports import parse_exports
 from .item_options import item_args
-from .options import check_renderer, resolve_device
+from .options import check_renderer
 from .own_folder import own_folder
 from .run_folder import RunFolder
 from .session import Interrupt
@@ -45,7 +46,7 @@ class Workshop:
             code = self._run(item, path)
         except Exception as error:
             with suppress(OSError):
-                if not isinstance(error, (InputError, DivergenceError, OSError, MemoryError)):
+                if not isinstance(error, (InputError, DivergenceError, ReplicaError, OSError, MemoryError)):
                     write_text(path / ERROR, traceback.format_exc())
             return Outcome("failed", one_line(error), *_made(path), seconds=round(time.perf_counter() - began, 2))
         state: State = "interrupted" if code else "complete"
@@ -63,7 +64,7 @@ class Workshop:
         args = item_args(item, self.shared)
         everything = generate.checked(args)
         assert everything is not None  # --show is refused in lists
-        device = resolve_device(args.device)
+        device, *further = resolve_devices(args.device)
         args.out = Path(item.name)  # which run.json says, wherever the folder lies
         folder = RunFolder(path)
         args.resume = folder.state.is_file()
@@ -73,7 +74,7 @@ class Workshop:
             (path / ERROR).unlink(missing_ok=True)
             place = generate.Place(
                 *(folder, device, check_renderer(args.renderer, device), parse_exports(args.export)),
-                *(self.teachers, self.interrupt),
+                *(self.teachers, self.interrupt, tuple(further)),
             )
             return generate.make_from_prompt(args, everything, place)
 
@@ -133,6 +134,6 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
 def one_line(error: BaseException) -> str:
     """What went wrong, as the command line says it."""
     text = (str(error).splitlines() or [""])[0].strip()[:300]
-    if isinstance(error, (InputError, DivergenceError)):
+    if isinstance(error, (InputError, DivergenceError, ReplicaError)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

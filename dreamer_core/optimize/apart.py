@@ -1,23 +1,29 @@
-"""Views on threads of their own: small networks keep their speed on a machine that has other work.
+"""The views of a step in shares, each on a thread of its own: for replicas of a teacher, and for small networks.
 
-Threads that share one small layer wait for each other thousands of times a step. Where another process holds one of
-them up, all others spin in vain: a step of a second was seen to take ten and more. Threads that take a view each meet
-once per call.
+Replicas on several devices take a share of the views each (`replicas.py`). One small network keeps its speed so on a
+processor that has other work: threads that share a small layer wait for each other thousands of times a step, and where
+another process holds one of them up, all others spin in vain. A step of a second was seen to take ten and more. Threads
+that take a view each meet once per call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import pairwise
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..rendering.numba_runtime import one_kernel_thread
+from ..teachers.multiview.group import group_azimuths, grouped
 from ..teachers.teacher import Request, Teacher
+from .encoding import WayBack, encode_both_ways
+
+Found = TypeVar("Found")
 
 LARGEST = 256
 """Pixels per side up to which views go apart. Layers of larger pictures keep many threads busy, and take memory."""
@@ -30,25 +36,59 @@ def workers_for(views: int, resolution: int, device: torch.device) -> int:
     return 1 if together else workers
 
 
-class ViewsApart:
-    """A teacher that hands each of its workers an equal share of the views. The arithmetic of a view stays as it is."""
+class Replica(Protocol):
+    """What computes a share of the views: a teacher as a whole, or as much of one as this."""
 
-    def __init__(self, teacher: Teacher, pool: ThreadPoolExecutor, workers: int) -> None:
-        self._teacher, self._pool, self._workers = teacher, pool, workers
+    def predict(self, requests: Sequence[Request]) -> list[Tensor]:
+        """See `Teacher`."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Teacher`; the latents may be on another device than the images."""
+        ...
+
+
+def replicas_of(teacher: Teacher) -> Sequence[Replica]:
+    """Those that share the teacher's views, on a device each; none where it works alone."""
+    return getattr(teacher, "replicas", ())
+
+
+def at_once_of(teacher: Teacher) -> int:
+    """How many views the teacher takes with the memory of one on each of its devices."""
+    return teacher.devices if isinstance(teacher, ViewsApart) else 1
+
+
+class ViewsApart:
+    """A teacher whose parts take a share of the views each. The arithmetic of a view stays as it is.
+
+    A group of views is never cut: the teacher itself looks at it, and only its pictures are encoded in shares.
+    """
+
+    def __init__(self, teacher: Teacher, parts: Sequence[Replica], pool: ThreadPoolExecutor, devices: int = 1) -> None:
+        self._teacher, self._parts, self._pool, self.devices = teacher, parts, pool, devices
 
     @property
     def sigmas(self) -> Tensor:
         return self._teacher.sigmas
 
+    @property
+    def azimuths(self) -> Tensor | None:
+        """See `GroupTeacher`."""
+        return group_azimuths(self._teacher)
+
+    def grouped(self, azimuths: Tensor) -> Teacher:
+        """See `GroupTeacher`."""
+        return grouped(self._teacher, azimuths)
+
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
         """See `Teacher`; requests of one place still share a tensor."""
 
-        def part(views: slice) -> list[Tensor]:
+        def of(part: Replica, views: slice) -> list[Tensor]:
             places = {id(r.x): r.x[views] for r in requests}
-            return self._teacher.predict([Request(places[id(r.x)], r.sigma, r.cond[views], r.role) for r in requests])
+            return part.predict([Request(places[id(r.x)], r.sigma, r.cond[views], r.role) for r in requests])
 
-        parts = list(self._pool.map(part, self._shares(len(requests[0].x))))
-        return [torch.cat(of_request) for of_request in zip(*parts, strict=True)]
+        found = self._all(of, self._parts, self._shares(len(requests[0].x)))
+        return [torch.cat(of_request) for of_request in zip(*found, strict=True)]
 
     def combine(
         self, positive: Request, negative: Request, e_positive: Tensor, e_negative: Tensor, scale: float
@@ -56,63 +96,70 @@ class ViewsApart:
         return self._teacher.combine(positive, negative, e_positive, e_negative, scale)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See `Teacher`; the way back goes apart as well."""
-        wanted = torch.is_grad_enabled() and images.requires_grad
+        """See `Teacher`; in shares where no graph is wanted."""
+        if torch.is_grad_enabled() and images.requires_grad:
+            return self._teacher.encode(images)
 
-        def part(views: slice) -> tuple[Tensor, Tensor]:
-            with torch.set_grad_enabled(wanted):
-                leaf = images[views].detach().requires_grad_(wanted)
-                return leaf, self._teacher.encode(leaf)
+        def of(part: Replica, views: slice) -> Tensor:
+            with torch.no_grad():
+                return part.encode(images[views]).to(images.device)
 
-        parts = list(self._pool.map(part, self._shares(len(images))))
-        latents: Tensor = _Joined.apply(images, parts, self._pool)
-        return latents
+        return torch.cat(self._all(of, self._parts, self._shares(len(images))))
+
+    def encode_both_ways(self, images: Tensor) -> tuple[Tensor, WayBack]:
+        """Latents, and the way back to all images, in shares as well."""
+
+        def of(part: Replica, views: slice) -> tuple[Tensor, WayBack]:
+            latents, back = encode_both_ways(part, images[views])
+            return latents.to(images.device), back
+
+        found = self._all(of, self._parts, self._shares(len(images)))
+
+        def all_back(gradient: Tensor) -> Tensor:
+            above = gradient.split([len(latents) for latents, _ in found])
+            return torch.cat(self._all(lambda one, part: one[1](part), found, above))
+
+        return torch.cat([latents for latents, _ in found]), all_back
+
+    def _all(self, function: Callable[..., Found], *arguments: Sequence[Any]) -> list[Found]:
+        """Results on the workers. An error is raised when all have ended: whoever tries again needs every part."""
+        futures = [self._pool.submit(function, *each) for each in zip(*arguments)]
+        wait(futures)
+        return [future.result() for future in futures]
 
     def _shares(self, views: int) -> list[slice]:
-        size = -(-views // self._workers)
-        return [slice(start, start + size) for start in range(0, views, size)]
-
-
-class _Joined(torch.autograd.Function):
-    """Latents of parts that each have a graph of their own, with the way back to all images on the workers."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, parts: list[tuple[Tensor, Tensor]], pool: ThreadPoolExecutor) -> Tensor:
-        ctx.pool, ctx.parts = pool, parts
-        return torch.cat([latents.detach() for _, latents in parts])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        def back(part: tuple[Tensor, Tensor], above: Tensor) -> Tensor:
-            leaf, latents = part
-            (found,) = torch.autograd.grad(latents, leaf, above)
-            return found
-
-        above = gradient.split([len(latents) for _, latents in ctx.parts])
-        return torch.cat(list(ctx.pool.map(back, ctx.parts, above))), None, None
+        """As equal as can be, larger ones first; fewer than parts where there are fewer views."""
+        count = min(views, len(self._parts))
+        ends = [views * i // count for i in range(count, -1, -1)]
+        return [slice(views - start, views - end) for start, end in pairwise(ends)]
 
 
 @contextmanager
 def views_apart(teacher: Teacher, views: int, resolution: int, device: torch.device) -> Iterator[Teacher]:
-    """The teacher for the steps of a run, on threads of its own where that pays; else, and with a multi-view adapter,
-    the teacher as it is.
+    """The teacher for the steps of a run: in shares among its replicas, else on threads of its own where that pays;
+    else, and with a multi-view adapter but no replicas, the teacher as it is.
 
     Meanwhile this thread computes alone. All other threads of the process, and those to come, keep what they had, and
     so does this one afterwards.
     """
-    workers = workers_for(views, resolution, device)
-    if workers == 1 or getattr(teacher, "multiview", None):  # groups of views belong together
+    replicas, workers = replicas_of(teacher), workers_for(views, resolution, device)
+    parts: Sequence[Replica]
+    if 0 < len(replicas) <= views:
+        parts, devices = replicas, len(replicas)
+    elif workers > 1 and not getattr(teacher, "multiview", None):  # groups of views belong together
+        parts, devices = [teacher] * workers, 1
+    else:
         yield teacher
         return
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, "views", _set_threads, (max(1, before // workers),))
-    all_there = Barrier(workers)
+    pool = ThreadPoolExecutor(len(parts), "views", _set_threads, (max(1, before // len(parts)),))
+    all_there = Barrier(len(parts))
     try:
-        list(pool.map(lambda _: all_there.wait(), range(workers)))
+        list(pool.map(lambda _: all_there.wait(), parts))
         _set_threads(1)
         _of_new_threads(before)
         with one_kernel_thread():
-            yield ViewsApart(teacher, pool, workers)
+            yield ViewsApart(teacher, parts, pool, devices)
     finally:
         pool.shutdown()
         torch.set_num_threads(before)

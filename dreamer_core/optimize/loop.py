@@ -25,6 +25,7 @@ from ..teachers.moves import offset_noise
 from ..teachers.multiview.group import group_azimuths, grouped
 from ..teachers.teacher import Teacher
 from . import density
+from .apart import at_once_of
 from .encoding import EncodedImages
 from .memory import used_bytes
 from .randomness import global_seed, step_generator
@@ -229,7 +230,8 @@ def train_step(
         reference = Reference.of(original.incoming, drawn.cameras, drawn.backgrounds, deep or drawn.depth, renderer)
     watch.lap("render")
     leaves = MapLeaves(rendered)
-    encoded = EncodedImages(predictor, leaves.images(drawn), 1 if config.recompute_encoder else at_once)
+    encoded_at_once = at_once_of(predictor) if config.recompute_encoder else at_once
+    encoded = EncodedImages(predictor, leaves.images(drawn), encoded_at_once)
     watch.lap("encode")
     guided_at_once = at_once if azimuths is None else None
     guided = guide(teacher, prompts, encoded, drawn, config, step, original, reference, guided_at_once)

@@ -69,11 +69,13 @@ def draw_views(config: Recipe, step: int, device: torch.device) -> DrawnViews:
     )
 
 
-def views_at_most(config: Recipe, azimuths: Tensor | None) -> int:
-    """The most views that a step has, with a teacher of groups of views from these `azimuths` or of none."""
+def views_at_most(config: Recipe, azimuths: Tensor | None, devices: int = 1) -> int:
+    """The most views that a step has on one of several devices, with a teacher of groups of views from these
+    `azimuths` or of none; a group is on one."""
+    views = -(-config.views // devices)
     if azimuths is None or not max(config.multiview_share) > 0:
-        return config.views
-    return max(config.views, len(azimuths))
+        return views
+    return max(views, len(azimuths))
 
 
 def draws_group(config: Recipe, step: int) -> bool:

@@ -29,7 +29,8 @@ from ...dreamer_core.optimize.memory import (
 from ...dreamer_core.teachers.multiview.cameras import shifted_sigmas
 from ...dreamer_core.teachers.multiview.group import check_groups, whole_groups
 from ...dreamer_core.teachers.teacher import Request, classifier_free
-from .encoder import KLEncoder, TinyEncoder, as_normal_tensors, build_encoder
+from .devices import COPIES, POOL, encoders_of, further_devices, options_on, released
+from .encoder import KLEncoder, TinyEncoder, as_normal_tensors
 from .multiview import GROUP, Attached, attached, group_at, plain_schedule
 from .noise import NoiseForm, noise_form
 
@@ -40,8 +41,6 @@ SAMPLING = tuple(
     getattr(comfy.patcher_extension.WrappersMP, name) for name in ("OUTER_SAMPLE", "SAMPLER_SAMPLE", "PREDICT_NOISE")
 )
 """Kinds of wrappers around what only a sampler does."""
-POOL = "multigpu_thread_pool"
-"""Option that has one thread per device; the MODEL's copies on other devices come from ComfyUI's multi-GPU nodes."""
 
 
 def check_model(model: Any) -> None:
@@ -119,6 +118,10 @@ class HostSDXL:
         """VE sigma(t) [T], ascending, of the MODEL's own schedule."""
         self._model, self._encoder, self._device = model, encoder, device
         self._options, self._sizes, self._max_batch = model_options, dict(sizes), max_batch
+        self._home = device
+        """Where its network and its encoder are; latents come from `_device`, and go there."""
+        self.replicas: tuple[HostSDXL, ...] = ()
+        """One for each device, where several share the views of a step; see `optimize.apart`."""
 
     @property
     def azimuths(self) -> Tensor | None:
@@ -131,6 +134,12 @@ class HostSDXL:
             raise InputError("model", "a MODEL with a multi-view adapter", "one without", "wire Dreamer XL Multi-View")
         found = copy.copy(self)
         found._azimuths, found.sigmas = azimuths.cpu(), shifted_sigmas(self.sigmas)
+        return found
+
+    def on(self, patcher: Any, encoder: torch.nn.Module) -> HostSDXL:
+        """The teacher on one of the devices that have a copy of the MODEL, with an encoder that is there."""
+        found = copy.copy(self)
+        found._options, found._encoder, found._home = options_on(self._options, patcher), encoder, patcher.load_device
         return found
 
     def predict(self, requests: Sequence[Request]) -> list[Tensor]:
@@ -239,17 +248,18 @@ class HostSDXL:
 
     def _batch_size(self, x: Tensor) -> int:
         most = min(x.shape[0], self._max_batch or x.shape[0])
-        if mm.is_device_cpu(self._device):
+        if mm.is_device_cpu(self._home):
             return most
-        free = mm.get_free_memory(self._device)
+        free = mm.get_free_memory(self._home)
         per_sample = self._model.memory_required([1, *x.shape[1:]]) * 1.5
         return max(1, min(most, int(free / max(per_sample, 1))))
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents in the model's scaled space, of unit deviation; differentiable."""
         mm.throw_exception_if_processing_interrupted()
+        mm.set_torch_device(self._home)  # of this thread
         with _clean_failure():
-            z = self._encoder(images.to(self._device, torch.float32).movedim(-1, 1))
+            z = self._encoder(images.to(self._home, torch.float32).movedim(-1, 1))
         return self._model.process_latent_in(z) / self._form.deviation
 
 
@@ -265,43 +275,47 @@ def loaded_teacher(
 ) -> Iterator[tuple[HostSDXL, bool]]:
     """The teacher, loaded through ComfyUI's model management, and whether views should be encoded one at a time.
 
+    Where ComfyUI's multi-GPU nodes gave the MODEL copies on other devices, and each has a view to work on, the views of
+    a step are shared among them, each with an encoder of its own. Otherwise they share prompt and negative of a view.
     Call outside inference mode. Whatever happens inside, the MODEL is handed back as it came.
     Errors: InputError for a MODEL or VAE that is not SDXL's.
     """
     check_model(model)
     patcher = plain_schedule(model)
     form = noise_form(patcher)
-    with torch.inference_mode(False):
-        encoder = build_encoder(vae)
-    private = comfy.model_patcher.ModelPatcher(
-        encoder, load_device=model.load_device, offload_device=mm.vae_offload_device()
-    )
-    conds: dict[str, list] = {"positive": [{"additional_models": [private]}]}  # the encoder is loaded with the MODEL
+    further = further_devices(patcher, views)
+    private = encoders_of(vae, [model.load_device, *further])
+    encoder, device = private[0].model, model.load_device
+    conds: dict[str, list] = {"positive": [{"additional_models": private}]}  # encoders are loaded with the MODEL
+    views = views if attached(model) is not None else -(-views // len(private))  # of one device; a group is on one
     options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
     loaded: list = []
     copies: list = []
     try:
         plan = _plan(encoder, model, views, resolution, memory)
-        encoder.recompute = plan.checkpoint_encoder
+        for one in private:
+            one.model.recompute = plan.checkpoint_encoder
         share = CHECKPOINTED_BYTES_PER_PIXEL / ENCODER_BYTES_PER_PIXEL if plan.checkpoint_encoder else 1.0
         encoder_bytes = share * encoder.bytes_per_pixel * resolution**2
         latents = (views, 4, resolution // 8, resolution // 8)
         with torch.inference_mode():
             comfy.sampler_helpers.prepare_model_patcher(patcher, conds, options)
             real, conds, loaded = _load(patcher, conds, options, plan, encoder_bytes, latents)
-            comfy.samplers.cast_to_load_options(options, model.load_device, patcher.model_dtype())
+            comfy.samplers.cast_to_load_options(options, device, patcher.model_dtype())
             copies = comfy.sampler_helpers.prepare_model_patcher_multigpu_clones(patcher, loaded, options)
             for one in (patcher, *copies):
                 one.pre_run()
             if copies:
                 devices = [one.load_device for one in (patcher, *copies)]
                 options[POOL] = comfy.multigpu.MultiGPUThreadPool(devices)
-        as_normal_tensors(encoder)
+        for one in private:
+            as_normal_tensors(one.model)
         options.setdefault("transformer_options", {})["sample_sigmas"] = real.model_sampling.sigmas.flip(0)
-        teacher = HostSDXL(
-            real, encoder, model.load_device, options, sizes or {}, plan.max_batch, form, attached(model)
-        )
+        teacher = HostSDXL(real, encoder, device, options, sizes or {}, plan.max_batch, form, attached(model))
+        if further:
+            at = options[COPIES]
+            teacher.replicas = tuple(teacher.on(at[one.load_device], one.model) for one in private)
         yield teacher, plan.recompute_encoder
     finally:
         with torch.inference_mode():
@@ -312,9 +326,7 @@ def loaded_teacher(
             comfy.sampler_helpers.cleanup_models(conds, loaded)
             comfy.samplers.cast_to_load_options(options, device=patcher.offload_device)
             patcher.restore_hook_patches()
-            mm.unload_model_and_clones(private, all_devices=True)
-            encoder.to("meta")
-            mm.soft_empty_cache()
+            released(private)
 
 
 def _plan(encoder: KLEncoder | TinyEncoder, model: Any, views: int, resolution: int, memory: MemoryMode) -> MemoryPlan:

@@ -11,6 +11,7 @@ from analytic import AnalyticTeacher, CameraPrompts, two_colour_object
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, OptimizationState, optimize
 from dreamer_core.optimize.apart import views_apart, workers_for
+from dreamer_core.optimize.encoding import encode_both_ways
 from dreamer_core.teachers.teacher import Conditioning, Request
 
 CPU = torch.device("cpu")
@@ -61,8 +62,8 @@ def test_every_worker_takes_its_views_alone(two_threads):
     images = torch.rand(4, 8, 8, 3, requires_grad=True)
     with views_apart(teacher, 4, 64, CPU) as apart:
         found = apart.predict(requests)
-        latents = apart.encode(images)
-        latents.backward(x)
+        latents, back = encode_both_ways(apart, images)
+        gradient = back(x)
     assert [(what, views, threads) for what, views, _, threads in teacher.calls] == [
         ("predict", 2, 1),
         ("predict", 2, 1),
@@ -72,10 +73,11 @@ def test_every_worker_takes_its_views_alone(two_threads):
     assert here not in {thread for _, _, thread, _ in teacher.calls}
     torch.testing.assert_close(found[0], 2 * x + 1)
     plain = images.detach().requires_grad_(True)
-    teacher.encode(plain).backward(x)
-    torch.testing.assert_close(images.grad, plain.grad)
-    with torch.no_grad():
-        assert not apart._teacher.encode(images).requires_grad
+    plain_latents = teacher.encode(plain)
+    plain_latents.backward(x)
+    torch.testing.assert_close(gradient, plain.grad)
+    assert not latents.requires_grad
+    torch.testing.assert_close(latents, plain_latents.detach())
 
 
 def test_other_threads_keep_theirs(two_threads):
@@ -94,7 +96,7 @@ def test_other_threads_keep_theirs(two_threads):
 def test_threads_come_back_after_an_error(two_threads):
     teacher = Recording()
     teacher.encode = lambda images: 1 / 0
-    with pytest.raises(ZeroDivisionError), views_apart(teacher, 2, 128, CPU) as apart:
+    with pytest.raises(ZeroDivisionError), views_apart(teacher, 2, 128, CPU) as apart, torch.no_grad():
         apart.encode(torch.rand(2, 8, 8, 3))
     assert torch.get_num_threads() == 2
 

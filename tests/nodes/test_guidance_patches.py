@@ -193,26 +193,64 @@ def test_views_stay_together_when_memory_is_short(teacher, loaded, cond, monkeyp
     assert all(sorted(entries) == [0, 1] and n == 2 for entries, n in adapter.seen)
 
 
-def test_two_devices_share_a_view(ours, teacher, loaded, cond, miniature):
-    """ComfyUI's multi-GPU split, simulated with two names of the processor: each side goes to its own copy."""
+@pytest.fixture
+def on_two(ours, loaded, miniature):
+    """The MODEL with a copy on another device, as ComfyUI's multi-GPU node makes it, and what their networks are given.
+
+    Simulated with two names of the processor.
+    """
     with torch.inference_mode():
         model, copy = loaded[0].clone(), ours("nodes.host.starter").load_starter(miniature)[0]
     copy.load_device, copy.is_multigpu_base_clone = torch.device("cpu", 0), True
     model.set_additional_models("multigpu", [copy])
-    x, cond, seen = latents(), without_perp_neg(cond), []
-    mine = teacher(model)
+    seen = []
     handles = [
         patcher.model.diffusion_model.register_forward_pre_hook(lambda _, args, n=name: seen.append((n, len(args[0]))))
         for name, patcher in (("first", model), ("second", copy))
     ]
-    try:
-        found, _, _ = guided_noise(mine, x, 3.0, cond, SCALE)
-    finally:
-        for handle in handles:
-            handle.remove()
+    yield model, seen
+    for handle in handles:
+        handle.remove()
+
+
+def test_two_devices_share_a_view(ours, teacher, loaded, cond, on_two):
+    """ComfyUI's multi-GPU split: each side goes to its own copy."""
+    (model, seen), x, cond = on_two, latents(), without_perp_neg(cond)
+    found, _, _ = guided_noise(teacher(model), x, 3.0, cond, SCALE)
     assert sorted(seen) == [("first", 2), ("second", 2)]
     plain, _, _ = guided_noise(teacher(loaded[0]), x, 3.0, cond, SCALE)
     torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patch", ["none", "RescaleCFG"])
+def test_two_devices_share_the_views(ours, teacher, loaded, cond, on_two, patch):
+    """Both sides of a view, its picture and the way back are on one device; the other has the other view."""
+    model, seen = on_two
+    if PATCHES[patch] is not None:
+        model = core_node(PATCHES[patch][0], patch, model, *PATCHES[patch][1:])
+    apart, alone = ours("dreamer_core.optimize.apart"), teacher(loaded[0].clone())
+    both_ways = ours("dreamer_core.optimize.encoding").encode_both_ways
+    x, cond, images = latents(), without_perp_neg(cond), torch.rand(2, 128, 128, 3)
+    mine = teacher(model)
+    encoders = [one._encoder for one in mine.replicas]
+    assert len({id(one) for one in encoders}) == 2
+    with apart.views_apart(mine, 2, 128, torch.device("cpu")) as shared:
+        found, _, _ = guided_noise(shared, x, 3.0, cond, SCALE)
+        z, back = both_ways(shared, images)
+        gradient = back(x)
+    assert sorted(seen) == [("first", 2), ("second", 2)]
+    model.set_additional_models("multigpu", [])
+    plain, _, _ = guided_noise(teacher(model), x, 3.0, cond, SCALE)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+    plain_z, plain_back = both_ways(alone, images)
+    torch.testing.assert_close(z, plain_z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradient, plain_back(x), atol=1e-4, rtol=1e-4)
+
+
+def test_fewer_views_than_devices_are_not_shared(ours, loaded, on_two):
+    further = ours("nodes.host.devices").further_devices
+    assert [len(further(on_two[0], views)) for views in (1, 2, 3)] == [0, 1, 1]
+    assert further(loaded[0], 4) == []
 
 
 @pytest.mark.parametrize("method", ["tsm", "csd", "sds_bridge"])

@@ -112,6 +112,8 @@ class DiffusersSDXL(PlainTeacher):
     ) -> None:
         self._few_step = few_step
         self.multiview = multiview
+        self.replicas: Sequence[Any] = ()
+        """While others share its views: all of them, itself included; see `optimize.replicas`."""
         self._sizes: dict[tuple[int, int], Tensor] = {}
         self._checkpointed = self._compiled = False
         self._unet = unet

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed
 
 from ..errors import InputError
 from ..optimize.memory import MemoryPlan
@@ -30,6 +31,8 @@ def resolve_devices(names: str) -> tuple[torch.device, ...]:
 def check_devices(names: str, views: int) -> None:
     """Errors: InputError for more devices than a step has views."""
     count = len(names.split(","))
+    if count > 1 and not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        raise InputError("--device", "one device, where torch is built without torch.distributed and gloo", names)
     if count > views:
         raise InputError("--device", f"at most as many as views, {views}", f"{count} ({names})", "or raise --views")
 

@@ -19,6 +19,7 @@ from dreamer_core.optimize.replicas import replicated
 from dreamer_core.teachers.teacher import Conditioning, Request
 
 CPU = torch.device("cpu")
+kills = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes by a signal")
 
 
 class Moody(AnalyticTeacher):
@@ -82,6 +83,7 @@ def same(one, other):
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-3)
 
 
+@kills
 def test_two_processes_give_the_result_of_one(caplog):
     """Three views on two: depth, scale noise, regularisers, growing, pruning, resets; with a graph at once or not."""
     teacher = here("cpu")
@@ -128,6 +130,7 @@ def command(tiny_sdxl_dir, tmp_path, monkeypatch):
     return run
 
 
+@kills
 def test_a_lost_process_ends_the_run_which_goes_on_with_one(command, tmp_path, capsys):
     assert command(lambda children: os.kill(children[0].pid, signal.SIGKILL)) == 1
     told = capsys.readouterr().err.splitlines()[-1]

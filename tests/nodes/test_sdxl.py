@@ -262,7 +262,7 @@ def test_other_models_are_refused(ours, host):
     with torch.inference_mode(False):
         for wrong in (None, comfy.sd.VAE(sd={})):
             with pytest.raises(error, match="vae: expected a VAE, got none"):
-                adapter.build_encoder(wrong)
+                ours("nodes.host.encoder").build_encoder(wrong)
     conditioning = ours("nodes.host.conditioning")
     tokens, pooled = torch.zeros(1, 77, 96), torch.zeros(1, 64)
     plain = [[tokens, {"pooled_output": pooled, "width": 640}]]

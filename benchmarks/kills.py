@@ -160,7 +160,7 @@ def measure(
             sys.exit(f"the run without a kill ended with {code}:\n{folder.with_suffix('.log').read_text()[-3000:]}")
     seconds, wanted = time.monotonic() - began, target.digest(folder)
     print(f"without a kill: {seconds:.1f} s, {whole.renames} renames", flush=True)
-    trials = []
+    trials: list[Trial] = []
     i = 0
     while i < len(chosen) if chosen else sum(t.killed for t in trials) < kills:
         by_time = {"seconds": round(chance.uniform(0, seconds), 2)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import sys
 import tempfile
 import time
@@ -143,19 +144,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="of each run (default: 8)")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-    from browser import Browser, chromium
-
-    if isinstance(missing := chromium(), str):
+    browser = importlib.import_module("browser")
+    if isinstance(missing := browser.chromium(), str):
         sys.exit(missing)
     with tempfile.TemporaryDirectory(prefix="dreamer-xl-viewer-", ignore_cleanup_errors=True) as scratch:
         base = Path(scratch)
         with start_server(base / "server") as server:
             server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": True})
-            page = Browser(server.url, base / "profile", base / "artefacts")
+            page = browser.Browser(server.url, base / "profile", base / "artefacts")
             try:
                 print("".join(f"{field.name:>15}" for field in fields(Sample)), flush=True)
                 samples = watch(page, psutil.Process(server.pid), args.minutes, args.every, args.steps)
-                wrong = [entry["message"] for entry in page.console() if "/extensions/" in entry["message"]]
+                wrong = [entry["message"] for entry in page.console() if "dreamer" in entry["message"].lower()]
             finally:
                 page.close()
     print(f"{samples[-1].runs} runs in {samples[-1].minute:.0f} minutes; of our code in the console: {wrong or 'none'}")

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 TENSORS = ("positions", "scales", "rotations", "opacities", "sh")
 """What a SPLAT consists of."""
+MADE = "the node that made it is at fault"
 HARMONICS = (0, 3, 8, 15)
 """Higher coefficients that a whole degree has."""
 
@@ -30,10 +31,26 @@ def items(splat: Types.SPLAT) -> list[Gaussians]:
     if not all(isinstance(getattr(splat, name, None), Tensor) for name in TENSORS):
         got = "nothing" if splat is None else f"a {type(splat).__name__}"
         raise InputError("splat", "a SPLAT", got, "link an output that has one")
-    batch, padded = splat.positions.shape[:2]
-    lengths = [padded] * batch if splat.counts is None else [int(n) for n in splat.counts]
+    lengths = _lengths(splat)
+    batch = len(lengths)
     names = ["the splat"] if batch == 1 else [f"splat {i + 1} of {batch}" for i in range(batch)]
     return [without_bad_rows(_item(splat, i, n), name) for i, (n, name) in enumerate(zip(lengths, names))]
+
+
+def _lengths(splat: Types.SPLAT) -> list[int]:
+    """How many Gaussians each object has. Errors: InputError where tensors do not go together."""
+    shapes = {name: tuple(getattr(splat, name).shape) for name in TENSORS}
+    batch, padded = (*shapes["positions"], 0, 0)[:2]
+    coefficients = shapes["sh"][2] if len(shapes["sh"]) == 4 else 0
+    tails = {"positions": (3,), "scales": (3,), "rotations": (4,), "opacities": (1,), "sh": (max(1, coefficients), 3)}
+    for name, tail in tails.items():
+        known = (batch, padded, *tail)
+        if shapes[name] != known and (name, shapes[name]) != ("opacities", known[:2]):
+            raise InputError("splat", f"{name} of shape {list(known)}", list(shapes[name]), MADE)
+    lengths = [padded] * batch if splat.counts is None else [int(n) for n in splat.counts]
+    if len(lengths) != batch or not all(0 <= n <= padded for n in lengths):
+        raise InputError("splat", f"{batch} counts from 0 to {padded}", lengths, MADE)
+    return lengths
 
 
 def _item(splat: Types.SPLAT, index: int, length: int) -> Gaussians:

@@ -77,6 +77,22 @@ def test_unusable_splats_are_refused(ours):
         splat.one_from_splat(broken)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("positions", torch.zeros(7, 3)), ("scales", torch.ones(1, 6, 3)), ("rotations", torch.ones(1, 7, 3)),
+        ("opacities", torch.ones(1, 7, 2)), ("sh", torch.zeros(1, 7, 0, 3)), ("counts", torch.tensor([8])),
+        ("counts", torch.tensor([-1])), ("counts", torch.tensor([3, 4])),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_go_together_are_refused_by_name(ours, name, value):
+    splat = ours("nodes.host.splat").to_splat(random_gaussians(ours))
+    setattr(splat, name, value)
+    with pytest.raises(ours("dreamer_core.errors").InputError, match=name) as error:
+        ours("nodes.host.splat").items(splat)
+    assert "the node that made it is at fault" in str(error.value)
+
+
 def test_bad_rows_go_and_legal_extremes_stay(ours, caplog):
     splat = ours("nodes.host.splat")
     packed = splat.to_splat(random_gaussians(ours))

@@ -35,7 +35,11 @@ class SamplingConfig(Settings):
     sampling_steps: Annotated[
         int,
         Knob(
-            "DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models. 0: what suits the teacher.", 0, 1000, 1
+            "DDIM steps of each picture. 20 to 30; 4 to 8 for few-step models. 0: what suits the teacher.",
+            0,
+            1000,
+            1,
+            advanced=True,
         ),
     ] = 0
     sampling_cfg: Annotated[
@@ -45,6 +49,7 @@ class SamplingConfig(Settings):
             0.0,
             100.0,
             0.5,
+            advanced=True,
         ),
     ] = 0.0
 

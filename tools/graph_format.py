@@ -137,6 +137,7 @@ class Workflow:
         if node.kind == NOTE:
             look = {"color": "#432", "bgcolor": "#653", "properties": {}}
             text = [node.inputs["text"]]
+            frame["size"] = [0, _note_height(text[0])]
             return {**frame, "title": node.title, "inputs": [], "outputs": [], **look, "widgets_values": text}
         specs, values = input_specs(node, info), node_values(node, info)
         sockets = [name for name, spec in specs.items() if not is_widget(spec)]
@@ -152,6 +153,8 @@ class Workflow:
                 written.append("image")
         about = info[node.kind]
         outputs = [{"name": n, "type": t, "links": None} for n, t in zip(about["output_name"], about["output"])]
+        rows = _rows(node, {n: specs[n] for n in widgets}, values)
+        frame["size"] = [0, SLOT * max(len(sockets), len(outputs)) + rows + 16]
         rest = {"properties": {"Node name for S&R": node.kind}, "widgets_values": written}
         return {**frame, "title": node.title, "inputs": slots, "outputs": outputs, **rest}
 
@@ -180,7 +183,7 @@ class Workflow:
                 y = top + GROUP_TITLE + TITLE
                 for node in group.nodes:
                     data = nodes[node.id]
-                    height = _height(node, data) + node.picture
+                    height = data["size"][1] + node.picture
                     data["pos"], data["size"] = [left + MARGIN, y], [column.width, height]
                     y += height + NODE_GAP
                 bottom = y - NODE_GAP + MARGIN
@@ -262,15 +265,19 @@ def _default(node: Node, name: str, spec: list[Any]) -> Any:
     return empty[spec[0]]
 
 
-def _height(node: Node, data: dict[str, Any]) -> int:
-    """What the editor needs for the slots and widgets of a node, or for a note's lines."""
-    if node.kind == NOTE:
-        lines = sum(max(1, math.ceil(len(line) / 50)) for line in node.inputs["text"].splitlines())
-        return 50 + 21 * lines
-    sockets = sum("widget" not in i for i in data["inputs"])
-    texts = sum(len(str(v)) > 60 or "\n" in str(v) for v in data["widgets_values"])
-    multiline = max(
-        texts, sum(i["name"] in ("prompt", "negative", "text") for i in data["inputs"] if i["type"] == "STRING")
-    )
-    rows = len(data["widgets_values"]) - multiline
-    return SLOT * max(sockets, len(data["outputs"])) + WIDGET * rows + TEXT * multiline + 16
+def _note_height(text: str) -> int:
+    """What the editor needs for a note's lines."""
+    return 50 + 21 * sum(max(1, math.ceil(len(line) / 50)) for line in text.splitlines())
+
+
+def _rows(node: Node, widgets: dict[str, list[Any]], values: dict[str, Any]) -> int:
+    """Height of a node's widgets; in nodes of ours those that are advanced are folded behind a button."""
+    height, folded = 0, False
+    for name, spec in widgets.items():
+        options, value = _options(spec), values[name]
+        if node.kind.startswith("DreamerXL") and options.get("advanced") and not isinstance(value, Link):
+            folded = True
+            continue
+        height += TEXT if options.get("multiline") else WIDGET
+        height += WIDGET * (_controlled(name, spec) + bool(options.get("image_upload")))
+    return height + WIDGET * folded

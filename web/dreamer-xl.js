@@ -1,8 +1,10 @@
-/** Dreamer XL in the frontend: a 3D view in the nodes that make or show a splat. ComfyUI imports this file. */
+/** Dreamer XL in the frontend: a 3D view in the nodes that make or show a splat, and
+ * advanced inputs folded away. ComfyUI imports this file. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { translate } from "./earlier.mjs";
+import { fold } from "./fold.mjs";
 import { HINTS, announce, attach, noteResult, showOutputs, startRun, stopAll, sweep, watchLoading, watchQueue } from "./viewer/nodes.mjs";
 
 const style = document.createElement("link");
@@ -22,8 +24,10 @@ app.registerExtension({
     api.addEventListener("execution_error", stopAll);
   },
   nodeCreated(node) {
+    const ours = node.constructor.comfyClass?.startsWith("DreamerXL");
+    if (ours) fold(node); // before the viewer, which takes what is left of the node's height
     if (node.constructor.comfyClass in HINTS) attach(node);
-    if (node.constructor.comfyClass?.startsWith("DreamerXL")) translate(node);
+    if (ours) translate(node);
   },
   afterConfigureGraph: sweep,
   onNodeOutputsUpdated: showOutputs,

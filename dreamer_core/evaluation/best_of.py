@@ -26,7 +26,14 @@ BestOf = Annotated[
     ),
 ]
 TrialSteps = Annotated[
-    int, Knob("Steps of each trial of best_of. 0: a fifth of all steps. Good: 30 for the starter.", 0, 1_000_000, 1)
+    int,
+    Knob(
+        "Steps of each trial of best_of. 0: a fifth of all steps. Good: 30 for the starter.",
+        0,
+        1_000_000,
+        1,
+        advanced=True,
+    ),
 ]
 BEST_OF = Setting("best_of", int, BestOf.__metadata__[0], 1)  # type: ignore[attr-defined]
 TRIAL_STEPS = Setting("trial_steps", int, TrialSteps.__metadata__[0], 0)  # type: ignore[attr-defined]

@@ -1,8 +1,7 @@
 """Ways from a splat to a surface, ours and those of other libraries: `python -m benchmarks.surfaces SPLAT...`.
 
 The splats are those that `python -m starter.meshes` fitted, named after their kind (mug.ply). All ways get the same
-pictures, and cells of about the same size. open3d, pymeshlab and fast-simplification are needed here and nowhere else;
-the first two crash in one process, so each wants a call of its own with `--ways`.
+pictures, and cells of about the same size. open3d, pymeshlab and fast-simplification are needed here and nowhere else.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def open3d_poisson(given: Given) -> Surface:
     points, normals = oriented_points(given.looks)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
-    made, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=DEPTH)
+    made, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=DEPTH, n_threads=1)
     return Surface(np.asarray(made.vertices, dtype=np.float32), np.asarray(made.triangles, dtype=np.int64))
 
 
@@ -114,7 +113,7 @@ def pymeshlab_poisson(given: Given) -> Surface:
     points, normals = oriented_points(given.looks)
     meshes = lab.MeshSet(verbose=False)
     meshes.add_mesh(lab.Mesh(vertex_matrix=points, v_normals_matrix=normals))
-    meshes.generate_surface_reconstruction_screened_poisson(depth=DEPTH)
+    meshes.generate_surface_reconstruction_screened_poisson(depth=DEPTH, threads=1)
     made = meshes.current_mesh()
     return Surface(made.vertex_matrix().astype(np.float32), made.face_matrix().astype(np.int64))
 

@@ -13,4 +13,4 @@ Frames and units, stated once:
   in variance-exploding (VE) form is `x = z + sigma * noise`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -154,8 +154,11 @@ eight colours and three patterns, such as
 - a yellow duck
 - a green dotted tree
 
-Change the words in *Prompt* and run again. With a GPU, open *text_to_3d_sdxl* and use your own SDXL checkpoint: any
-object, any style.
+Change the words in *Prompt* and run again; its other inputs are behind *Show advanced inputs*. A LoRA goes between
+*Loader* and the other nodes: **lora_swap** shows it, with a LoRA of gold that comes with the pack. *Export* writes other
+files, too (`format`, `turntable`); **splat_to_mesh** makes a mesh for Blender and game engines.
+
+With a GPU, open **text_to_3d_sdxl** and use your own SDXL checkpoint: any object, any style.
 
 **Cancel** keeps what is done: the same graph goes on from there.
 """,

@@ -25,7 +25,7 @@ PICTURE = "YOUR-PICTURE.png"
 LORA = "YOUR-SDXL-LORA.safetensors"
 VIEWER = 480
 """Height of a 3D viewer."""
-FOUR_SIDES = 220
+FOUR_SIDES = 260
 """Height that the editor gives the picture below an Export node."""
 READ_ME = "#a1793d"
 
@@ -155,8 +155,8 @@ eight colours and three patterns, such as
 - a green dotted tree
 
 Change the words in *Prompt* and run again; its other inputs are behind *Show advanced inputs*. A LoRA goes between
-*Loader* and the other nodes: **lora_swap** shows it, with a LoRA of gold that comes with the pack. *Export* writes other
-files, too (`format`, `turntable`); **splat_to_mesh** makes a mesh for Blender and game engines.
+*Loader* and the other nodes: **lora_swap** shows it, with a LoRA of gold that comes with the pack. *Export* writes
+other files, too (`format`, `turntable`); **splat_to_mesh** makes a mesh for Blender and game engines.
 
 With a GPU, open **text_to_3d_sdxl** and use your own SDXL checkpoint: any object, any style.
 

@@ -81,3 +81,15 @@ def nearness(pictures: Tensor, coverage: Tensor, subject: Subject) -> Nearness:
 def _iou(a: Tensor, b: Tensor) -> Tensor:
     """[VIEWS] of masks [VIEWS, H, W]."""
     return (a & b).sum((1, 2)) / (a | b).sum((1, 2)).clamp_min(1)
+
+
+def front_at(pictures: Tensor, subject: Subject) -> int:
+    """Degrees in (-180, 180] of the view, of pictures [VIEWS, H, W, 3] on white, that is nearest to the true front.
+
+    Beyond 60 to either side the object has its front, or a second one, in the wrong place.
+    """
+    true, _ = true_pictures(subject)
+    azimuths = cameras().azimuth
+    front = true[int(((azimuths + 180) % 360 - 180).abs().argmin())]
+    nearest = int((pictures - front).square().mean((1, 2, 3)).argmin())
+    return round((float(azimuths[nearest]) + 179) % 360 - 179)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..batch.index import write_text
 from ..errors import InputError
 from ..evaluation.best_of import best_trial, judge_trial, trial_length
 from ..evaluation.measure import Measure
-from ..optimize import OptimizationState, OptimizeConfig, optimize
+from ..optimize import PRESETS, OptimizationState, OptimizeConfig, optimize
 from ..optimize.apart import views_apart
 from ..prompts import PromptConfig, ViewPrompts
 from ..teachers.sdxl.predictor import DiffusersSDXL
 from . import generate
+from .beginning import Beginning, from_options
 from .devices import shared_views
 from .session import row
 from .teachers import Teachers
@@ -39,7 +43,7 @@ def make_best(args: argparse.Namespace, config: OptimizeConfig, prompt: PromptCo
     record = place.folder.trials
     if args.resume:
         seed = _recorded(record)
-        return generate.make(args, replace(config, seed=seed), prompt, place, generate.from_shape(args, seed))
+        return generate.make(args, replace(config, seed=seed), prompt, place, _begin(args, seed))
     place.folder.check(resume=False, overwrite=args.overwrite)
     generate.check_paths(args)
     if not place.teachers.keep:  # loaded once, for the trials and for the rest
@@ -60,12 +64,16 @@ def make_best(args: argparse.Namespace, config: OptimizeConfig, prompt: PromptCo
     best = trials[best_trial([trial.measures for trial in trials])]
     _tell(trials, best)
     _write(record, trials, best)
-    found = generate.from_shape(args, best.seed)
+    found = _begin(args, best.seed)
 
-    def begin(device: Any) -> generate.Beginning:
+    def begin(device: torch.device) -> Beginning:
         return replace(found(device), made=(best.state, best.rows))
 
     return generate.make(args, replace(config, seed=best.seed), prompt, place, begin)
+
+
+def _begin(args: argparse.Namespace, seed: int) -> Callable[[torch.device], Beginning]:
+    return from_options(args, seed, PRESETS[generate.preset_name(args)])
 
 
 def _trial(
@@ -79,7 +87,7 @@ def _trial(
     from tqdm import tqdm
 
     steps = trial_length(config.steps, args.trial_steps)
-    start = generate.from_shape(args, config.seed)(place.device).gaussians
+    start = _begin(args, config.seed)(place.device).start(teacher, prompts, config, place.renderer, place.folder.drawn)
     assert start is not None  # only a resumed run has none
     state, rows = OptimizationState.create(start.to(place.device), config.learning_rates), []
     with views_apart(teacher, config.views, config.resolution, place.device) as apart:

@@ -22,9 +22,9 @@ from ..initializers import UPS
 from ..initializers.pictures import eight_bits
 from ..optimize import PRESETS
 from ..setting_values import show
+from .beginning import Beginning
 from .generate import (
     PROMPT_SHOWN,
-    Beginning,
     add_machine_options,
     add_result_options,
     add_teacher_options,

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..editing.work import Work
 from ..errors import InputError
-from ..gaussians import Gaussians
-from ..optimize import PRESETS, OptimizationState, OptimizeConfig
+from ..optimize import PRESETS, OptimizeConfig
 from ..optimize.identity import Identity
 from ..optimize.memory import MemoryPlan, free_bytes, plan_memory
 from ..optimize.profiles import Fitted, fitted
@@ -24,11 +22,12 @@ from ..orbit import CAMERA_PRESETS
 from ..prompts import PromptConfig
 from ..setting_values import show
 from ..teachers.multiview.files import PUBLISHED, adapter_header
+from .beginning import Beginning, from_options
 from .best_of_options import add_best_of_options, check_best_of
 from .devices import check_devices, resolve_devices, shared_views
 from .exports import parse_exports
 from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
-from .initial import add_init_options, start
+from .initial import VIEWS, add_init_options
 from .options import add_device_options, check_renderer, check_writable
 from .own_folder import OUTPUTS, folder_name, own_folder
 from .own_folder import default_folder as default_folder  # others' scripts know it here
@@ -97,22 +96,6 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or extend it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What a run starts from."""
-
-    gaussians: Gaussians | None
-    """None where only a saved run can go on."""
-    described: dict[str, Any]
-    """What identifies it."""
-    work: Work | None = None
-    """Of a splat that is changed."""
-    source: PromptConfig | None = None
-    """What that splat is, in words."""
-    made: tuple[OptimizationState, list[dict[str, Any]]] | None = None
-    """The first steps, where they are made already, and their lines of metrics.csv."""
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -216,8 +199,8 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
 def check_multiview(args: argparse.Namespace, config: OptimizeConfig, preset: OptimizeConfig) -> None:
     """Errors: InputError for an adapter that no step asks, and for settings of one that were changed without one."""
     used = max(config.multiview_share) > 0
-    if args.multiview is not None and not used:
-        remedy = "choose the preset multiview or fast, or --set multiview_share=0.5,0.1"
+    if args.multiview is not None and not used and getattr(args, "init", None) != VIEWS:
+        remedy = f"choose the preset multiview or fast, --set multiview_share=0.5,0.1, or --init {VIEWS}"
         raise InputError("--multiview", "a multiview_share above 0", "0", remedy)
     touched = [n for n in ("multiview_share", "multiview_half_width") if getattr(config, n) != getattr(preset, n)]
     if touched and args.multiview is None:
@@ -231,11 +214,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     check_best_of(args, everything.optimization)
     return run_in_folder(args, lambda place: make_from_prompt(args, everything, place))
-
-
-def from_shape(args: argparse.Namespace, seed: int) -> Callable[[torch.device], Beginning]:
-    """What begins a run with the Gaussians that the options ask for."""
-    return lambda device: Beginning(*start(args, seed, PRESETS[preset_name(args)], device, args.resume))
 
 
 def run_in_folder(args: argparse.Namespace, make_it: Callable[[Place], int]) -> int:
@@ -257,7 +235,7 @@ def make_from_prompt(args: argparse.Namespace, everything: GenerateConfig, place
         from .best_of import make_best  # which makes the best one by this module
 
         return make_best(args, config, everything.prompt, place)
-    return make(args, config, everything.prompt, place, from_shape(args, config.seed))
+    return make(args, config, everything.prompt, place, from_options(args, config.seed, PRESETS[preset_name(args)]))
 
 
 @dataclass(frozen=True)
@@ -304,13 +282,14 @@ def make(
     identity = Identity(config.recipe, {"prompt": prompt, **started_from, "model": settings["model"], **machine})
     if args.resume:
         folder.check_identity(identity)
-    session = Session(
-        config, identity, renderer, folder, settings, beginning.gaussians, device, args.resume, place.exports, work
-    )
+    prompts, *sources = place.teachers.encode(teacher, prompt, *filter(None, [beginning.source]))
+    if not args.resume:
+        folder.drawn.unlink(missing_ok=True)
+    start = beginning.start(teacher, prompts, config, renderer, folder.drawn)
+    session = Session(config, identity, renderer, folder, settings, start, device, args.resume, place.exports, work)
     session.interrupt = place.interrupt
     if beginning.made is not None:
         session.go_on_from(*beginning.made)
-    prompts, *sources = place.teachers.encode(teacher, prompt, *filter(None, [beginning.source]))
     if work is not None and sources:
         session.made.work = work.with_source(sources[0])
     saved = folder.memory_plan(config.memory) if args.resume else None
@@ -371,6 +350,6 @@ def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: b
         device=device,
         unet_dtype=DTYPES[args.dtype],
         vae_dtype=getattr(torch, args.vae_dtype),
-        keep_decoder=keep_decoder,
+        keep_decoder=keep_decoder or getattr(args, "init", None) == VIEWS,
         **PREDICTIONS.get(args.parameterization, {}),
     )

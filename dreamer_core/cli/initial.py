@@ -14,10 +14,12 @@ import torch
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers import FITTED_SIZE, SHAPES, START_FILES, UPS, gaussians_from_file, initial_shape
+from ..initializers.drawn_views import DrawnViewsConfig
 from ..initializers.shap_e import ShapEConfig, shap_e_gaussians
 from ..initializers.start_files import is_splat
 from ..optimize import Preset
 from ..optimize.randomness import step_generator
+from ..settings import Setting, own_settings
 from ..teachers.sdxl.prompt_tokens import plain_words
 
 OPACITY = 0.1
@@ -25,16 +27,28 @@ OPACITY = 0.1
 MOST = 20_000_000
 """Gaussians that a run may begin with."""
 
+VIEWS = "views"
+"""Of --init: Gaussians fitted to what a multi-view adapter draws."""
+DRAWN = own_settings(DrawnViewsConfig)
+
+
+def drawn_option(setting: Setting) -> str:
+    """--init-sampling-steps of sampling_steps."""
+    return f"--init-{setting.field.replace('_', '-')}"
+
 
 def add_init_options(parser: argparse.ArgumentParser) -> None:
     """--init, --count, --init-*, --shap-e and --shap-e-*."""
     files = ", ".join(START_FILES)
     parser.add_argument(
         "--init",
-        metavar="|".join([*SHAPES, "FILE"]),
-        help=f"default: sphere; a file is a splat, points or a mesh: {files}",
+        metavar="|".join([*SHAPES, VIEWS, "FILE"]),
+        help=f"default: sphere; {VIEWS}: what --multiview draws; a file is a splat, points or a mesh: {files}",
     )
     parser.add_argument("--count", type=int, help="Gaussians to start with, of a splat at most (default: the preset's)")
+    for setting in DRAWN:
+        about = f"of {VIEWS}: {setting.knob.tip} (default: {setting.default:g})"
+        parser.add_argument(drawn_option(setting), type=setting.number or str, help=about)
     parser.add_argument("--init-up", choices=UPS, help="axis of the file that is up (default: auto, by its format)")
     parser.add_argument("--init-yaw", type=float, help="degrees; the side at this azimuth becomes the front (90: +X)")
     parser.add_argument(
@@ -75,8 +89,29 @@ def start(
     return gaussians, {"init": kind, "init_sha256": content_hash(gaussians), "count": len(gaussians)}
 
 
+def drawn_views(args: argparse.Namespace, preset: Preset) -> tuple[DrawnViewsConfig, int, dict[str, Any]]:
+    """How `--init views` draws and fits, how many Gaussians, and what identifies them. Errors: InputError."""
+    _check(args)
+    if args.multiview is None:
+        raise InputError("--init", "--multiview FILE beside it: its views are the start", VIEWS)
+    for name in ("up", "yaw", "size", "opacity"):
+        value = getattr(args, f"init_{name}")
+        if value is not None:
+            raise InputError(f"--init-{name}", f"none beside --init {VIEWS}, which stands as it is drawn", value)
+    given = {s.field: getattr(args, f"init_{s.field}") for s in DRAWN}
+    config = DrawnViewsConfig(**{name: value for name, value in given.items() if value is not None})
+    count = preset.count if args.count is None else args.count
+    return config, count, {"init": VIEWS, "views": asdict(config), "count": count}
+
+
 def _check(args: argparse.Namespace) -> None:
     """Errors: InputError for options that do not go together, and a number out of bounds."""
+    for setting in DRAWN:
+        value = getattr(args, f"init_{setting.field}")
+        if value is not None:
+            setting.check(value, drawn_option(setting))
+            if args.init != VIEWS:
+                raise InputError(drawn_option(setting), f"--init {VIEWS} beside it", args.init or "none")
     if args.count is not None and args.count > MOST:
         raise InputError("--count", f"at most {MOST} Gaussians", args.count)
     if args.shap_e is None:
@@ -105,7 +140,9 @@ def _shape(args: argparse.Namespace, seed: int, preset: Preset) -> Gaussians:
 def _file(args: argparse.Namespace, seed: int, points: int) -> Gaussians:
     path = Path(args.init).expanduser()
     if path.suffix.lower() not in START_FILES:
-        raise InputError("--init", f"one of {', '.join(SHAPES)} or a file ({', '.join(START_FILES)})", args.init)
+        raise InputError(
+            "--init", f"one of {', '.join([*SHAPES, VIEWS])} or a file ({', '.join(START_FILES)})", args.init
+        )
     if args.init_opacity is not None and is_splat(path):
         raise InputError("--init-opacity", "none beside a splat, which has its own", args.init_opacity)
     return gaussians_from_file(

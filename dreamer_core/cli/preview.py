@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError
+from ..gaussians import Gaussians
 from ..media import contact_sheet, write_png
 from ..optimize import PRESETS
 from ..optimize.apart import views_apart
 from ..optimize.cost import measure
 from ..optimize.memory import free_bytes
+from ..optimize.randomness import step_generator
 from ..prompts import encode_prompts
 from ..settings import own_settings
 from ..teacher_preview import DIRECTIONS, SamplingConfig, draw, findings, recognise
 from .generate import add_recipe_options, check_paths, checked, fit_to, load_teacher, prepare, preset_name
 from .generate_config import option
-from .initial import start
+from .initial import VIEWS, drawn_views, start
 from .options import check_renderer, check_writable, resolve_device
 from .own_folder import OUTPUTS, folder_name
 
@@ -53,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
     check_writable(out)
     check_paths(args)
     free = free_bytes(device)
-    gaussians, _ = start(args, config.seed, PRESETS[preset_name(args)], device)
-    assert gaussians is not None  # only a resumed run has none
+    gaussians = _start(args, config.seed, device)
     teacher = load_teacher(args, device, keep_decoder=True)
     config, fit = fit_to(args, config, teacher, say=False)
     sampling = sampling.for_teacher(fit.profile)
@@ -86,3 +90,14 @@ def run(args: argparse.Namespace) -> int:
     print(findings(fit, recognition, cost, free))
     print(f"Pictures: {out} ({', '.join(DIRECTIONS)})")
     return 0
+
+
+def _start(args: argparse.Namespace, seed: int, device: torch.device) -> Gaussians:
+    """What a run would start from; as many of the preset's where the teacher would draw them first."""
+    preset = PRESETS[preset_name(args)]
+    if args.init == VIEWS:
+        _, count, _ = drawn_views(args, preset)
+        return replace(preset, count=count).start(step_generator(seed, 0, "init"))
+    gaussians, _ = start(args, seed, preset, device)
+    assert gaussians is not None  # only a resumed run has none
+    return gaussians

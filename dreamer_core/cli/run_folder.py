@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "views.png"
 
     @property
+    def drawn(self) -> Path:
+        """Of --init views: what the Gaussians were fitted to."""
+        return self.path / "drawn.png"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.json"
 

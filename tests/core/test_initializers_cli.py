@@ -33,7 +33,7 @@ def small_grid(monkeypatch):
 def arguments(*options):
     parser = argparse.ArgumentParser()
     add_init_options(parser)
-    return argparse.Namespace(**vars(parser.parse_args(options)), prompt="a red mug")
+    return argparse.Namespace(**vars(parser.parse_args(options)), prompt="a red mug", multiview=None)
 
 
 def begin(*options, resume=False):
@@ -116,7 +116,7 @@ def test_generate_from_shap_e_and_resume(model, tiny_sdxl_dir, tmp_path, monkeyp
         (["--init-opacity", "1"], "--init-opacity: expected a number above 0 and below 1"),
         (["--count", "2"], "--count: expected at least 4"),
         (["--init", "gone.glb"], "--init: expected a file, got gone.glb, which does not exist"),
-        (["--init", "a.jpg"], "--init: expected one of sphere, box, ball or a file (.ply"),
+        (["--init", "a.jpg"], "--init: expected one of sphere, box, ball, views or a file (.ply"),
         (["--shap-e-prompt", "a mug"], "--shap-e-prompt: expected --shap-e beside it"),
         (["--shap-e", "x/y", "--init", "box"], "--shap-e: expected no --init beside it, got box"),
         (["--shap-e", "x/y", "--shap-e-steps", "1"], "--shap-e-steps: expected 2 to 1024"),

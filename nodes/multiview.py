@@ -14,6 +14,8 @@ from ..dreamer_core.teachers.multiview.cameras import AZIMUTHS
 from ..dreamer_core.teachers.multiview.files import EXPECTED, PUBLISHED, REMEDY
 from .host.multiview import attach
 from .host.sdxl import check_model
+from .host.starter import ADAPTER
+from .loader import STARTER
 from .sockets import CATEGORY, errors_named, validated
 
 NAME = "Dreamer XL Multi-View"
@@ -58,10 +60,10 @@ class DreamerXLMultiView(io.ComfyNode):
                 io.Model.Input("model", tooltip="An SDXL MODEL, with its LoRAs."),
                 io.Combo.Input(
                     "adapter",
-                    options=sorted({PUBLISHED, *folder_paths.get_filename_list(FOLDER)}),
+                    options=[*sorted({PUBLISHED, *folder_paths.get_filename_list(FOLDER)}), STARTER],
                     default=PUBLISHED,
                     tooltip=f"A file in the folder models/{FOLDER}. For SDXL: {PUBLISHED} from "
-                    "Hugging Face, huanngzh/mv-adapter.",
+                    f"Hugging Face, huanngzh/mv-adapter. {STARTER}: that of the built-in checkpoint.",
                 ),
                 io.String.Input(
                     "azimuths",
@@ -83,7 +85,7 @@ class DreamerXLMultiView(io.ComfyNode):
     def execute(cls, model: Any, adapter: str, azimuths: str = DEFAULT) -> io.NodeOutput:
         with errors_named(NAME):
             check_model(model)
-            path = folder_paths.get_full_path(FOLDER, adapter)
+            path = str(ADAPTER) if adapter == STARTER else folder_paths.get_full_path(FOLDER, adapter)
             if path is None:
                 got = f"{Path(adapter).name}, which is not in models/{FOLDER}"
                 raise InputError("adapter", EXPECTED, got, REMEDY)

@@ -33,10 +33,10 @@ from .dataset import WORK
 from .evaluate_3d import judged
 from .export import OUTPUT
 from .studies import STARTER, prompts_20, with_steps
+from .train_multiview import OUTPUT as ADAPTER
 from .truth import VIEWS, front_at
 from .world import KIND_NAMES, RESOLUTION, Subject, render, render_layers
 
-ADAPTER = Path(__file__).with_name("multiview.safetensors")
 SHARE = (0.5, 0.2)
 """Of the steps of joint distillation that look at a group: at first and at last."""
 FIT_STEPS = 300

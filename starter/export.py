@@ -14,6 +14,8 @@ from diffusers import AutoencoderTiny, EulerDiscreteScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreamer_core.cli.generate import STARTER_ADAPTER
+
 from .progress import load_checkpoint
 from .tokenizer import END, save_tokenizer
 from .train_unet import BATCH, CHECKPOINT, Nets
@@ -137,6 +139,8 @@ def export(output: Path = OUTPUT) -> int:
     for name, value in facts.items():
         card = card.replace("{" + name + "}", value)
     (new / "README.md").write_text(card)
+    if (output / STARTER_ADAPTER).is_file():  # of the weights before, which it still fits, if not as well
+        shutil.copy2(output / STARTER_ADAPTER, new)
     if output.exists():
         output.rename(old)
     new.rename(output)

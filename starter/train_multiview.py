@@ -30,7 +30,7 @@ from .model import predict
 from .progress import CPU, Average, Clock, half_precision, load_checkpoint, save_atomically, save_sheet
 from .world import COLOURS, KIND_NAMES, PATTERNS, RESOLUTION, Subject, colourise, render_layers, view_words
 
-OUTPUT = Path(__file__).with_name("multiview.safetensors")
+OUTPUT = Path(__file__).with_name("checkpoint") / "multiview.safetensors"
 CHECKPOINT = WORK / "multiview.pt"
 VIEWS = len(AZIMUTHS)
 GROUPS = 4

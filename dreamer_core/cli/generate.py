@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 STARTER_PLACES = (PACKAGE / "starter", PACKAGE.parent / "starter" / "checkpoint")
 """Where the wheel and the repository keep the small SDXL that comes with them."""
+STARTER_ADAPTER = "multiview.safetensors"
+"""Of its folder: its own multi-view adapter."""
 PROMPT_SHOWN = "an object"
 """Stands for the prompt where only settings are printed."""
 
@@ -121,7 +123,10 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         "--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="may be given several times"
     )
     parser.add_argument(
-        "--multiview", metavar="FILE", help=f"a multi-view adapter against second faces; for SDXL: {PUBLISHED}"
+        "--multiview",
+        metavar="FILE",
+        type=adapter_file,
+        help=f"a multi-view adapter against second faces; for SDXL: {PUBLISHED}; starter: that of the built-in starter",
     )
     parser.add_argument(
         "--parameterization",
@@ -166,6 +171,14 @@ def check_paths(args: argparse.Namespace) -> None:
         adapter_header(Path(args.multiview).expanduser(), "--multiview")
     if args.model is None:
         starter_checkpoint()
+
+
+def adapter_file(text: str) -> str:
+    """The path that `--multiview` means."""
+    if text != "starter":
+        return text
+    found = [folder / STARTER_ADAPTER for folder in STARTER_PLACES if (folder / STARTER_ADAPTER).is_file()]
+    return str(found[0]) if found else STARTER_ADAPTER
 
 
 def starter_checkpoint() -> Path:

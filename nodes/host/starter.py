@@ -29,6 +29,8 @@ from .taesd import WIDTH, resized
 
 FOLDER = Path(__file__).resolve().parents[2] / "starter" / "checkpoint"
 LORAS = FOLDER.parent / "lora"
+ADAPTER = FOLDER / "multiview.safetensors"
+"""Its multi-view adapter."""
 
 
 def offer_loras() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import orbit_cameras
+from dreamer_core.cli.generate import STARTER_ADAPTER
 from dreamer_core.optimize.presets import STARTER_SIDES
 from dreamer_core.prompts import PromptConfig, encode_prompts
 from dreamer_core.teachers.teacher import Conditioning
@@ -177,8 +178,10 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: 
 def test_checkpoint_is_small_half_and_a_pipeline() -> None:
     from diffusers import StableDiffusionXLPipeline
 
-    files = [f for f in OUTPUT.rglob("*") if f.is_file()]
+    adapter = OUTPUT / STARTER_ADAPTER
+    files = [f for f in OUTPUT.rglob("*") if f.is_file() and f != adapter]
     assert sum(f.stat().st_size for f in files) <= 40_000_000
+    assert adapter.stat().st_size <= 15_000_000
     pipe = StableDiffusionXLPipeline.from_pretrained(OUTPUT)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.scheduler.config.prediction_type == "epsilon"

@@ -87,6 +87,7 @@ def save_adapter(adapter: MultiViewAdapter, path: Path, dtype: torch.dtype = tor
 
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in adapter.file_tensors().items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    path.chmod(0o644)  # safetensors makes files for the owner only
 
 
 def attention_of(unet: nn.Module) -> dict[str, int]:

@@ -25,7 +25,7 @@ export function fold(node) {
   const { isWidgetVisible, getLayoutWidgets } = node;
   if (!isWidgetVisible || !getLayoutWidgets || !hasAdvanced()) return;
 
-  const button = node.addWidget("button", BUTTON, null, () => node.toggleAdvanced(), { canvasOnly: true });
+  const button = node.addWidget("button", BUTTON, null, () => node.toggleAdvanced(), { canvasOnly: true, serialize: false });
   button.serialize = false;
   node.hasAdvancedWidgets = hasAdvanced;
   node.isWidgetVisible = (widget) => {

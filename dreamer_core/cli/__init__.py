@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.command}: {error}", file=sys.stderr)
         return 1
     except ReplicaError as error:
-        print(f"{args.command}: {error}; go on with the same command and --resume", file=sys.stderr)
+        print(
+            f"{args.command}: {error}; a run that has saved its state goes on with --resume and its --out",
+            file=sys.stderr,
+        )
         return 1
     except (MemoryError, torch.OutOfMemoryError) as error:
         return _out_of_memory(args.command, error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..editing.work import Work
+from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers.drawn_views import DrawnViewsConfig, draw_views
 from ..initializers.views import ViewPictures, gaussians_from_views
@@ -60,15 +61,12 @@ class DrawnStart:
             show.parent.mkdir(parents=True, exist_ok=True)
             write_png(contact_sheet(pictures.cpu(), 3), show)
             views = ViewPictures(pictures, teacher.azimuths.tolist(), half_width=config.multiview_half_width)
-            return gaussians_from_views(
-                views,
-                self.count,
-                steps=self.config.fit_steps,
-                seed=self.seed,
-                renderer=renderer,
-                device=teacher.device,
-                on_step=on_step,
-            )
+            fit: dict[str, Any] = {"steps": self.config.fit_steps, "seed": self.seed, "renderer": renderer}
+            try:
+                return gaussians_from_views(views, self.count, **fit, device=teacher.device, on_step=on_step)
+            except InputError as error:
+                remedy = f"look at {show}; another --seed, or more --init-sampling-steps, may help"
+                raise InputError("--init", error.expected, error.got, remedy) from error
 
 
 @dataclass(frozen=True)

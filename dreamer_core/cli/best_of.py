@@ -23,6 +23,7 @@ from ..teachers.sdxl.predictor import DiffusersSDXL
 from . import generate
 from .beginning import Beginning, from_options
 from .devices import shared_views
+from .run_folder import RunFolder
 from .session import row
 from .teachers import Teachers
 
@@ -64,12 +65,22 @@ def make_best(args: argparse.Namespace, config: OptimizeConfig, prompt: PromptCo
     best = trials[best_trial([trial.measures for trial in trials])]
     _tell(trials, best)
     _write(record, trials, best)
+    _keep_drawing(place.folder, trials, best)
+    place = replace(place, checked=True)
     found = _begin(args, best.seed)
 
     def begin(device: torch.device) -> Beginning:
         return replace(found(device), made=(best.state, best.rows))
 
     return generate.make(args, replace(config, seed=best.seed), prompt, place, begin)
+
+
+def _keep_drawing(folder: RunFolder, trials: list[Trial], best: Trial) -> None:
+    for trial in trials:
+        drawn = folder.drawn_by(trial.seed)
+        if trial is best and drawn.is_file():
+            drawn.replace(folder.drawn)
+        drawn.unlink(missing_ok=True)
 
 
 def _begin(args: argparse.Namespace, seed: int) -> Callable[[torch.device], Beginning]:
@@ -87,7 +98,9 @@ def _trial(
     from tqdm import tqdm
 
     steps = trial_length(config.steps, args.trial_steps)
-    start = _begin(args, config.seed)(place.device).start(teacher, prompts, config, place.renderer, place.folder.drawn)
+    start = _begin(args, config.seed)(place.device).start(
+        teacher, prompts, config, place.renderer, place.folder.drawn_by(config.seed)
+    )
     assert start is not None  # only a resumed run has none
     state, rows = OptimizationState.create(start.to(place.device), config.learning_rates), []
     with views_apart(teacher, config.views, config.resolution, place.device) as apart:

@@ -23,6 +23,7 @@ from ..initializers.pictures import eight_bits
 from ..optimize import PRESETS
 from ..setting_values import show
 from .beginning import Beginning
+from .devices import check_devices
 from .generate import (
     PROMPT_SHOWN,
     add_machine_options,
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if method.needs_artefacts and not everything.prompt.artefacts:
         raise InputError("--artefacts", f"words for artefacts, which {method.name} needs", "none")
     check_multiview(args, everything.optimization, edit_config(PRESETS[preset_name(args)], task))
+    check_devices(args.device, everything.optimization.views)
     if args.show:
         print(show(everything, [f"guidance.{name}" for name in method.ignores]))
         return 0

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 def resolve_devices(names: str) -> tuple[torch.device, ...]:
     """The devices of `--device`, the one that leads first. Errors: InputError where one is unknown or not there."""
-    return tuple(resolve_device(name.strip()) for name in names.split(","))
+    found = tuple(resolve_device(name.strip()) for name in names.split(","))
+    known = [str(device) for device in (torch.device(d.type, d.index or 0) for d in found) if device.type != "cpu"]
+    if len(set(known)) < len(known):
+        raise InputError("--device", "every device once", names)
+    return found
 
 
 def check_devices(names: str, views: int) -> None:

@@ -178,7 +178,7 @@ def adapter_file(text: str) -> str:
     if text != "starter":
         return text
     found = [folder / STARTER_ADAPTER for folder in STARTER_PLACES if (folder / STARTER_ADAPTER).is_file()]
-    return str(found[0]) if found else STARTER_ADAPTER
+    return str(found[0] if found else STARTER_PLACES[-1] / STARTER_ADAPTER)
 
 
 def starter_checkpoint() -> Path:
@@ -264,6 +264,8 @@ class Place:
     """Asked after every step; None: Ctrl-C."""
     further: tuple[torch.device, ...] = ()
     """Devices that share the views of every step."""
+    checked: bool = False
+    """The folder may hold what trials have left there."""
 
 
 def make(
@@ -275,7 +277,8 @@ def make(
 ) -> int:
     """Load, optimise and write into a folder that is this run's own."""
     folder, device, renderer = place.folder, place.device, place.renderer
-    folder.check(resume=args.resume, overwrite=args.overwrite)
+    if not place.checked:
+        folder.check(resume=args.resume, overwrite=args.overwrite)
     check_paths(args)
     beginning = begin(device)
     started_from, work = beginning.described, beginning.work
@@ -296,7 +299,7 @@ def make(
     if args.resume:
         folder.check_identity(identity)
     prompts, *sources = place.teachers.encode(teacher, prompt, *filter(None, [beginning.source]))
-    if not args.resume:
+    if not args.resume and beginning.made is None:
         folder.drawn.unlink(missing_ok=True)
     start = beginning.start(teacher, prompts, config, renderer, folder.drawn)
     session = Session(config, identity, renderer, folder, settings, start, device, args.resume, place.exports, work)

@@ -99,8 +99,10 @@ def drawn_views(args: argparse.Namespace, preset: Preset) -> tuple[DrawnViewsCon
         if value is not None:
             raise InputError(f"--init-{name}", f"none beside --init {VIEWS}, which stands as it is drawn", value)
     given = {s.field: getattr(args, f"init_{s.field}") for s in DRAWN}
-    config = DrawnViewsConfig(**{name: value for name, value in given.items() if value is not None})
     count = preset.count if args.count is None else args.count
+    if count < 4:
+        raise InputError("--count", "at least 4 Gaussians", count)
+    config = DrawnViewsConfig(**{name: value for name, value in given.items() if value is not None})
     return config, count, {"init": VIEWS, "views": asdict(config), "count": count}
 
 

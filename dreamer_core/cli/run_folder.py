@@ -105,7 +105,9 @@ class RunFolder:
         elif not overwrite and any(p.exists() for p in (self.splat, self.log, self.state)):
             remedy = "add --resume to go on, --overwrite to replace it, or name another folder"
             raise InputError("--out", "a folder without a run", f"{self.path}, which holds one", remedy)
-        elif not overwrite and (others := [p.name for p in (self.metrics, *self._pictures()) if p.exists()]):
+        elif not overwrite and (
+            others := [p.name for p in (self.metrics, self.trials, self.drawn, *self._pictures()) if p.exists()]
+        ):
             got = f"{self.path} with {', '.join(others)}"
             remedy = "name another folder, or add --overwrite to replace them"
             raise InputError("--out", "a folder without files that a run would replace", got, remedy)
@@ -182,6 +184,10 @@ class RunFolder:
         self.remove_pictures()
         for path in (self.state, self.splat, self.metrics, self.log, *(() if keep_trials else (self.trials,))):
             path.unlink(missing_ok=True)
+
+    def drawn_by(self, seed: int) -> Path:
+        """Of --init views, what a trial's Gaussians were fitted to."""
+        return self.path / f"drawn-{seed}.png"
 
     def read_metrics(self, steps: int) -> list[dict[str, str]]:
         """Rows of an earlier part of the run, up to `steps`; what cannot be read is left out, with a word."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..prompts import PromptConfig, ViewPrompts, encode_prompts
+from .initial import VIEWS
 
 if TYPE_CHECKING:
     from ..teachers.sdxl.loading import DiffusersSDXL
@@ -33,7 +34,8 @@ class Teachers:
         """The teacher. Errors: InputError."""
         from .generate import load_teacher
 
-        key = (repr([getattr(args, name) for name in WHICH]), str(device))
+        decoder = getattr(args, "init", None) == VIEWS  # which the others do without
+        key = (repr([getattr(args, name) for name in WHICH]), str(device), decoder)
         if self._teacher is None or key != self._key:
             self._teacher = None  # before the next one is loaded: both may not fit
             teacher = load_teacher(args, device)

@@ -68,7 +68,7 @@ class Workshop:
         args.out = Path(item.name)  # which run.json says, wherever the folder lies
         folder = RunFolder(path)
         args.resume = folder.state.is_file()
-        args.overwrite = not args.resume
+        args.overwrite = not args.resume and (path / ITEM).is_file()  # else it is somebody else's
         with own_folder(path, args.prompt):
             write_text(path / ITEM, json.dumps(described(item, self.shared), indent=1, ensure_ascii=False) + "\n")
             (path / ERROR).unlink(missing_ok=True)

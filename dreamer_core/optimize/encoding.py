@@ -38,7 +38,7 @@ def encode_both_ways(encoder: Encoder, images: Tensor) -> tuple[Tensor, WayBack]
         latents = encoder.encode(leaf)
 
     def back(gradient: Tensor) -> Tensor:
-        return torch.autograd.grad(latents, leaf, gradient)[0]
+        return torch.autograd.grad(latents, leaf, gradient.to(latents))[0]  # which may be on another device
 
     return latents.detach(), back
 

@@ -40,7 +40,7 @@ HERE, THERE = 0, 1
 PATIENCE = timedelta(days=30)
 """A replica waits so long for its next call; that the other process is gone it notices at once."""
 LOOK, FAREWELL = 0.05, 5.0
-"""Seconds between two looks for a process that starts, and until one that was told to end is killed."""
+"""Seconds between two looks for a process that starts, and until one whose connection is closed has ended."""
 
 
 class Link:
@@ -54,6 +54,11 @@ class Link:
         """Either end, through a file that both know; waits for the other one."""
         store = torch.distributed.FileStore(str(path), 2)
         store.set(f"rank {rank}", "there")
+        asker = multiprocessing.parent_process()  # of a replica; None at the other end
+        while asker is not None and not store.check([f"rank {HERE}"]):
+            if not asker.is_alive():
+                raise RuntimeError("the process that wanted a replica is gone")
+            time.sleep(LOOK)
         group = torch.distributed.ProcessGroupGloo(store, rank, 2, PATIENCE)
         return Link(group, THERE if rank == HERE else HERE)
 
@@ -124,14 +129,9 @@ class RemoteReplica:
         return found
 
     def end(self) -> None:
-        """The process ends, by itself or not."""
-        if self._process.is_alive():
-            with suppress(RuntimeError):
-                self._link.send({"call": "end"})
-        self._process.join(FAREWELL)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        """The process ends at once, whatever it does: it holds nothing that is to be kept."""
+        self._process.kill()
+        self._process.join()
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -145,7 +145,7 @@ class RemoteReplica:
 def lost(device: str, code: int | None) -> ReplicaError:
     """What to say of a process that ended."""
     how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    return ReplicaError(f"The process of the teacher on {device} {how}; what was made until then is kept")
+    return ReplicaError(f"The process of the teacher on {device} {how}; what was saved until then is kept")
 
 
 class Server:
@@ -190,17 +190,17 @@ class Server:
 
 
 def serve(load: Load, device: str, path: Path, threads: int) -> None:
-    """What a replica's process does: load the teacher, and answer until the other end says so or is gone."""
+    """What a replica's process does: load the teacher, and answer until the other end is gone, or ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     torch.set_num_threads(threads)
-    link = Link.make(path, THERE)
     server: Server | None = None
-    words: dict[str, Any] = {"call": "load"}
+    words: dict[str, Any] = {}
     tensors: list[Tensor] = []
     with suppress(RuntimeError):  # the other end is gone
-        while words["call"] != "end":
+        link = Link.make(path, THERE)
+        while True:
             try:
                 found: list[Tensor] = []
                 if server is None:
@@ -260,7 +260,7 @@ def no_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)  # None: not Python's
 
 
 @contextmanager

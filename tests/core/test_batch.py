@@ -88,7 +88,7 @@ def test_another_option_of_the_teacher_is_another_teacher(monkeypatch):
             return self.given[name]
 
     given = {"model": "m", "vae": None, "tokenizer": None, "lora": [], "multiview": None, "parameterization": None}
-    given |= {"dtype": "auto", "vae_dtype": "float32", "compile": False}
+    given |= {"dtype": "auto", "vae_dtype": "float32", "compile": False, "init": None}
     monkeypatch.setattr("dreamer_core.teachers.sdxl.loading.load_sdxl", lambda *args, **options: object())
     generate.load_teacher(Recorded(given), torch.device("cpu"))
     read = set(asked)
@@ -98,7 +98,13 @@ def test_another_option_of_the_teacher_is_another_teacher(monkeypatch):
         kept.get(Recorded(given), torch.device("cpu"))
         kept.get(Recorded({**given}), torch.device("cpu"))
         assert kept.loads == 1
-        other = {"lora": ["a:0.5"], "parameterization": "v", "dtype": "float16", "vae_dtype": "bfloat16"}
+        other = {
+            "lora": ["a:0.5"],
+            "parameterization": "v",
+            "dtype": "float16",
+            "vae_dtype": "bfloat16",
+            "init": "views",
+        }
         kept.get(Recorded({**given, name: other.get(name, "other")}), torch.device("cpu"))
         assert kept.loads == 2, name
 

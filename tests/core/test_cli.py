@@ -158,7 +158,7 @@ BAD = [
     (["generate", "x", "--device", "cuda:77"], "--device: expected a CUDA device that torch can use, got cuda:77"),
     (["generate", "x", "--device", "toaster"], "--device: expected auto, cpu, cuda, cuda:N or mps, got toaster"),
     (["generate", "x", "--renderer", "gsplat", "--device", "cpu"], "--renderer: expected"),
-    (["generate", "x", "--init", "cone"], "--init: expected one of sphere, box, ball or a file (.ply"),
+    (["generate", "x", "--init", "cone"], "--init: expected one of sphere, box, ball, views or a file (.ply"),
     (["generate", "x", "--init", "gone.ply"], "--init: expected a file, got gone.ply, which does not exist"),
     (["generate", "x", "--count", "0"], "--count: expected at least 4 Gaussians, got 0"),
     (

@@ -69,6 +69,7 @@ def test_every_trial_draws_its_own(tiny_sdxl_dir, adapter, ball, tmp_path):
     assert main(argv(tiny_sdxl_dir, adapter, tmp_path, *more)) == 0
     assert len(ball) == 12
     assert not torch.equal(ball[0], ball[6])
+    assert [p.name for p in tmp_path.glob("drawn*")] == ["drawn.png"]
     assert json.loads((tmp_path / "run.json").read_text())["steps_made"] == 2
 
 
@@ -78,6 +79,7 @@ def test_every_trial_draws_its_own(tiny_sdxl_dir, adapter, ball, tmp_path):
         (["--init", "views"], "--init: expected --multiview FILE beside it: its views are the start, got views"),
         (["--init", "box", "--init-fit-steps", "9"], "--init-fit-steps: expected --init views beside it, got box"),
         (["--init", "views", "--init-sampling-steps", "0"], "--init-sampling-steps: expected a whole number from 1"),
+        (["--init", "views", "--multiview", "FILE", "--count", "2"], "--count: expected at least 4 Gaussians, got 2"),
         (["--init", "views", "--multiview", "FILE", "--init-size", "1"], "--init-size: expected none beside --init vi"),
     ],
 )
@@ -86,6 +88,22 @@ def test_refused(options, said, adapter, tmp_path, capsys):
     assert main(["generate", "a mug", *options, "--out", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_nothing_are_told_with_what_may_help(tiny_sdxl_dir, adapter, ball, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(DiffusersSDXL, "decode", lambda self, latents: torch.full((len(latents), 64, 64, 3), 0.5))
+    assert main(argv(tiny_sdxl_dir, adapter, tmp_path, "--steps", "1")) == 2
+    said = capsys.readouterr().err
+    assert "--init: expected an object on an even background, got nothing in picture 1" in said
+    assert "another --seed" in said
+    assert (tmp_path / "drawn.png").is_file()
+
+
+def test_a_drawing_of_somebody_else_stays(tiny_sdxl_dir, adapter, ball, tmp_path, capsys):
+    (tmp_path / "drawn.png").write_text("mine")
+    assert main(argv(tiny_sdxl_dir, adapter, tmp_path, "--steps", "1")) == 2
+    assert "--out: expected a folder without files that a run would replace" in capsys.readouterr().err
+    assert (tmp_path / "drawn.png").read_text() == "mine"
 
 
 def test_a_plain_teacher_draws_none(tiny_sdxl_dir):

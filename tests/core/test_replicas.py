@@ -15,6 +15,7 @@ from dreamer_core.errors import ReplicaError
 from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import PRESETS, BackgroundConfig, DensityConfig, OptimizationState, optimize
 from dreamer_core.optimize.apart import views_apart
+from dreamer_core.optimize.encoding import encode_both_ways
 from dreamer_core.optimize.replicas import replicated
 from dreamer_core.teachers.teacher import Conditioning, Request
 
@@ -100,7 +101,7 @@ def test_two_processes_give_the_result_of_one(caplog):
         with pytest.raises(ReplicaError, match="The teacher on cpu: ValueError: too much noise"):
             replica.predict([Request(torch.zeros(1, 4, 32, 32), 99.0, Conditioning(torch.zeros(1, 1, 25)), "positive")])
         os.kill(replica._process.pid, signal.SIGKILL)
-        with pytest.raises(ReplicaError, match="on cpu was killed by signal 9; what was made until then is kept"):
+        with pytest.raises(ReplicaError, match="on cpu was killed by signal 9; what was saved until then is kept"):
             made(teacher, cases["all"])
     assert not teacher.replicas
     assert not multiprocessing.active_children()
@@ -135,8 +136,8 @@ def test_a_lost_process_ends_the_run_which_goes_on_with_one(command, tmp_path, c
     assert command(lambda children: os.kill(children[0].pid, signal.SIGKILL)) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert told == (
-        "generate: The process of the teacher on cpu was killed by signal 9; what was made until then is kept; go on "
-        "with the same command and --resume"
+        "generate: The process of the teacher on cpu was killed by signal 9; what was saved until then is kept; a run "
+        "that has saved its state goes on with --resume and its --out"
     )
     log = json.loads((tmp_path / "mug" / "run.json").read_text())
     assert (log["status"], log["steps_made"], log["device"]) == ("failed", 3, "cpu,cpu")
@@ -145,9 +146,21 @@ def test_a_lost_process_ends_the_run_which_goes_on_with_one(command, tmp_path, c
     assert steps == ["step", "0", "1", "2", "3"]
 
 
+def test_the_way_back_of_latents_elsewhere():
+    """Of another dtype here, for want of another device: the gradient goes where the latents are."""
+
+    class Elsewhere:
+        def encode(self, images):
+            return 3 * images.double()
+
+    latents, back = encode_both_ways(Elsewhere(), torch.ones(2, 4, 4, 3))
+    assert latents.dtype == torch.float64
+    torch.testing.assert_close(back(torch.ones(2, 4, 4, 3)), torch.full((2, 4, 4, 3), 3.0))
+
+
 def test_a_replica_that_cannot_be_loaded():
     teacher = here("cpu")
-    failing = replicated(teacher, broken, ["cpu"])
+    failing = replicated(teacher, broken, ["cpu", "cpu"])
     with pytest.raises(ReplicaError, match="The teacher on cpu: OSError: no weights for cpu"), failing:
         raise AssertionError
     assert not teacher.replicas

@@ -92,6 +92,7 @@ def test_out_of_memory_goes_on_with_one_view_and_says_so(run, ours, monkeypatch,
     ]
     assert any("out of memory: 1 view(s) at a time" in line for line in said)
     assert "memory leak" not in caplog.text  # what failed is gone
+    assert set(whole) == set(halved) != set()
     for name, gradient in whole.items():
         if name == "quats":  # of balls, which no rotation changes: rounding alone, of which Adam makes whole steps
             assert float(gradient.norm()) < 1e-6

@@ -7,6 +7,7 @@ have one noise level, and log SNR is lowered towards the noisy end. Captions nam
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +15,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from tqdm import tqdm
 
+from dreamer_core.cameras import Cameras
 from dreamer_core.files import write_atomically
 from dreamer_core.guidance.base import GuidanceConditioning
-from dreamer_core.teacher_preview import sampling_levels
+from dreamer_core.initializers.drawn_views import DrawnViewsConfig, draw_views
 from dreamer_core.teachers.multiview.adapter import MultiViewAdapter
 from dreamer_core.teachers.multiview.cameras import AZIMUTHS, GREY, camera_maps, group_cameras, shifted_sigmas
 from dreamer_core.teachers.multiview.files import adapter_for, attention_of, save_adapter
-from dreamer_core.teachers.multiview.sampling import sample_group
 from dreamer_core.teachers.sdxl.loading import DiffusersSDXL, load_sdxl
 from dreamer_core.teachers.sdxl.multiview import InstalledAdapter
 from dreamer_core.teachers.teacher import Conditioning
@@ -135,15 +136,23 @@ def loss_of(
     return ((eps.float() - noise).square() * weight).mean()
 
 
+@dataclass(frozen=True)
+class Told:
+    """Prompts that say the same whatever the cameras: those of one group, which have been encoded already."""
+
+    conditioning: GuidanceConditioning
+
+    def at(self, cameras: Cameras) -> GuidanceConditioning:
+        """See `PromptProcessor`."""
+        return self.conditioning
+
+
 def sample(teacher: DiffusersSDXL, captions: Captions, subject: Subject, steps: int = 20, seed: int = 0) -> Tensor:
     """Pictures [V, 128, 128, 3] of a group by guided DDIM."""
-    group = teacher.grouped(torch.tensor(AZIMUTHS))
-    positive = captions.of_group(subject, torch.Generator(), plain=True)
     empty = captions("").expand(VIEWS)
-    levels = sampling_levels(group.sigmas, steps)
-    noise = torch.randn(VIEWS, 4, RESOLUTION // 8, RESOLUTION // 8, generator=torch.Generator().manual_seed(seed))
-    cond = GuidanceConditioning(positive, empty, empty)
-    return teacher.decode(sample_group(group, cond, levels[0] * noise, levels, scale=3.0))
+    told = Told(GuidanceConditioning(captions.of_group(subject, torch.Generator(), plain=True), empty, empty))
+    config = DrawnViewsConfig(sampling_steps=steps, sampling_cfg=3.0)
+    return teacher.decode(draw_views(teacher, told, resolution=RESOLUTION, config=config, seed=seed))
 
 
 def install(teacher: DiffusersSDXL) -> InstalledAdapter:

@@ -27,7 +27,7 @@ from .best_of_options import add_best_of_options, check_best_of
 from .devices import check_devices, resolve_devices, shared_views
 from .exports import parse_exports
 from .generate_config import GenerateConfig, add_setting_options, build_config, given_settings
-from .initial import VIEWS, add_init_options
+from .initial import VIEWS, add_init_options, draws_views
 from .options import add_device_options, check_renderer, check_writable
 from .own_folder import OUTPUTS, folder_name, own_folder
 from .own_folder import default_folder as default_folder  # others' scripts know it here
@@ -212,7 +212,7 @@ def checked(args: argparse.Namespace) -> GenerateConfig | None:
 def check_multiview(args: argparse.Namespace, config: OptimizeConfig, preset: OptimizeConfig) -> None:
     """Errors: InputError for an adapter that no step asks, and for settings of one that were changed without one."""
     used = max(config.multiview_share) > 0
-    if args.multiview is not None and not used and getattr(args, "init", None) != VIEWS:
+    if args.multiview is not None and not used and not draws_views(args):
         remedy = f"choose the preset multiview or fast, --set multiview_share=0.5,0.1, or --init {VIEWS}"
         raise InputError("--multiview", "a multiview_share above 0", "0", remedy)
     touched = [n for n in ("multiview_share", "multiview_half_width") if getattr(config, n) != getattr(preset, n)]
@@ -366,6 +366,6 @@ def load_teacher(args: argparse.Namespace, device: torch.device, keep_decoder: b
         device=device,
         unet_dtype=DTYPES[args.dtype],
         vae_dtype=getattr(torch, args.vae_dtype),
-        keep_decoder=keep_decoder or getattr(args, "init", None) == VIEWS,
+        keep_decoder=keep_decoder or draws_views(args),
         **PREDICTIONS.get(args.parameterization, {}),
     )

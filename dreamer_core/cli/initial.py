@@ -32,6 +32,11 @@ VIEWS = "views"
 DRAWN = own_settings(DrawnViewsConfig)
 
 
+def draws_views(args: argparse.Namespace) -> bool:
+    """Whether the teacher draws the start; it needs its decoder then. Commands without --init never do."""
+    return getattr(args, "init", None) == VIEWS
+
+
 def drawn_option(setting: Setting) -> str:
     """--init-sampling-steps of sampling_steps."""
     return f"--init-{setting.field.replace('_', '-')}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..prompts import PromptConfig, ViewPrompts, encode_prompts
-from .initial import VIEWS
+from .initial import draws_views
 
 if TYPE_CHECKING:
     from ..teachers.sdxl.loading import DiffusersSDXL
@@ -34,8 +34,7 @@ class Teachers:
         """The teacher. Errors: InputError."""
         from .generate import load_teacher
 
-        decoder = getattr(args, "init", None) == VIEWS  # which the others do without
-        key = (repr([getattr(args, name) for name in WHICH]), str(device), decoder)
+        key = (repr([getattr(args, name) for name in WHICH]), str(device), draws_views(args))
         if self._teacher is None or key != self._key:
             self._teacher = None  # before the next one is loaded: both may not fit
             teacher = load_teacher(args, device)

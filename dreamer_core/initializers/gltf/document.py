@@ -53,8 +53,9 @@ class Document:
         self.tree, self._embedded = read_tree(path)
         asset = self.tree.get("asset") or {}
         version, least = str(asset.get("version", "2.0")), str(asset.get("minVersion", "2.0"))
-        if version.split(".")[0] != "2" or least not in ("2", "2.0"):
-            raise BrokenModelError(f"it is glTF {version if least == '2.0' else least}, and 2.0 is read here")
+        known = least in ("2", "2.0")
+        if version.split(".")[0] != "2" or not known:
+            raise BrokenModelError(f"it is glTF {version if known else least}, and 2.0 is read here")
         self._check_extensions()
 
     def _check_extensions(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .bake_texture import DreamerXLBakeTexture
 from .cameras import DreamerXLCameras
 from .change import DreamerXLEdit, DreamerXLRestyle
 from .cleanup import DreamerXLCleanup
@@ -55,6 +56,7 @@ class DreamerXLExtension(ComfyExtension):
             DreamerXLRender,
             DreamerXLPreview,
             DreamerXLMesh,
+            DreamerXLBakeTexture,
             DreamerXLExport,
             DreamerXLEvaluate,
         ]

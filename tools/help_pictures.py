@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from dreamer_core.cameras import orbit_cameras, turntable
+from dreamer_core.cameras import Cameras, orbit_cameras, turntable
 from dreamer_core.formats import load_gaussians
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.guidance.clipping import clip_pixel_gradient
 from dreamer_core.initializers import initial_shape
+from dreamer_core.initializers.mesh import Mesh
 from dreamer_core.media import render_views, to_uint8
-from dreamer_core.meshes import MeshConfig, build_mesh
+from dreamer_core.meshes import MeshConfig, TexturedMesh, build_mesh, paint_mesh
 from dreamer_core.meshes.pictures import pictures
 from dreamer_core.optimize.cleanup import CleanupConfig, clean
 from dreamer_core.optimize.presets import OFFICIAL
@@ -55,18 +56,43 @@ def row(objects: Sequence[Gaussians], azimuths: Sequence[float], elevation: floa
 
 def mesh(splat: Gaussians) -> Image.Image:
     """The splat, its mesh, and the mesh's triangles."""
-    camera = orbit_cameras([30.0], 20.0, 3.2, 0.55, 2 * SIDE)
     made = build_mesh(splat, MeshConfig(size=0.0, origin="splat", triangles=3000))
-    (textured,), _ = pictures(made, camera)
+    return beside(splat, textured(made), wires(made))
+
+
+def painted(splat: Gaussians) -> Image.Image:
+    """The splat, a mesh of few triangles, and that mesh with the splat's colours."""
+    few = build_mesh(splat, MeshConfig(size=0.0, origin="splat", triangles=800, texture=64))
+    bare = Mesh(few.vertices.astype(np.float64), few.faces, uv=few.uv.astype(np.float64))
+    return beside(splat, wires(few), textured(paint_mesh(splat, bare)))
+
+
+def beside(splat: Gaussians, *others: Image.Image) -> Image.Image:
+    """The splat from the meshes' camera, then their pictures."""
+    sheet = row([splat] * (1 + len(others)), [30.0] * (1 + len(others)), 20.0)
+    for i, image in enumerate(others, 1):
+        sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE * i, 0))
+    return sheet
+
+
+def mesh_camera() -> Cameras:
+    return orbit_cameras([30.0], 20.0, 3.2, 0.55, 2 * SIDE)
+
+
+def textured(made: TexturedMesh) -> Image.Image:
+    (image,), _ = pictures(made, mesh_camera())
+    return Image.fromarray(to_uint8(image))
+
+
+def wires(made: TexturedMesh) -> Image.Image:
+    """The edges of the triangles that face the camera."""
+    camera = mesh_camera()
     corners = made.vertices[made.faces] @ camera.viewmats[0, :3, :3].numpy().T + camera.viewmats[0, :3, 3].numpy()
     flat = corners[..., :2] / corners[..., 2:] * float(camera.Ks[0, 0, 0]) + SIDE
-    wires = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
-    pen = ImageDraw.Draw(wires)
+    sheet = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    pen = ImageDraw.Draw(sheet)
     for a, b, c in flat[np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]) < 0]:
         pen.polygon([*a, *b, *c], outline=INK)
-    sheet = row([splat] * 3, [30.0] * 3, 20.0)
-    for i, image in enumerate((Image.fromarray(to_uint8(textured)), wires), 1):
-        sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE * i, 0))
     return sheet
 
 
@@ -257,6 +283,7 @@ RENDERS: dict[str, Callable[[Gaussians], Image.Image]] = {
     "DreamerXLRender": lambda splat: row([splat] * 4, [float(a) for a in turntable(4, 64).azimuth], 0.0),
     "DreamerXLPreview": lambda splat: row([splat], [30.0]),
     "DreamerXLMesh": mesh,
+    "DreamerXLBakeTexture": painted,
     "DreamerXLExport": lambda splat: row([splat] * 2, [0.0, 180.0]),
 }
 

@@ -567,10 +567,63 @@ Any splat can take this way: replace the first groups by *Dreamer XL Initialize*
     )
 
 
+def splat_to_game_mesh() -> Workflow:
+    """Our surface and colours; triangles, layout, normals and occlusion by ComfyUI's own nodes."""
+    model = loader(STARTER)
+    said = starter_prompt(model[1], "a white robot")
+    start = starter_start()
+    made = optimizer(model[0], model[2], said[0], start[0], "starter")
+    in_place = {"triangles": 0, "texture": 256, "size": 0.0, "origin": "splat"}
+    dense = Node("DreamerXLMesh", "Dense mesh", {"splat": made[0], **in_place})
+    few = Node(
+        "DecimateMesh",
+        "Fewer triangles",
+        {"mesh": dense[0], "target_face_count": 3000, "placement_mode": "midpoint"},
+    )
+    laid = Node("UnwrapMesh", "Unwrap", {"mesh": few[0], "segmenter": "pec", "resolution": 1024, "padding": 4})
+    painted = Node("DreamerXLBakeTexture", "Bake Texture", {"mesh": laid[0], "splat": made[0]})
+    both = {"low_poly": painted[0], "high_poly": dense[0], "resolution": 1024}
+    bumps = Node("BakeNormalMapFromMesh", "Bake normals", both)
+    shade = Node("BakeAmbientOcclusion", "Bake occlusion", {**both, "samples": 32})
+    colours = Node("MeshTextureToImage", "Its texture", {"mesh": painted[0]})
+    maps = {"base_color": colours[0], "occlusion": shade[0], "normal_map": bumps[0]}
+    done = Node("ApplyTextureToMesh", "Apply maps", {"mesh": painted[0], **maps})
+    glb = Node("SaveGLB", "Save GLB", {"mesh": done[0], "filename_prefix": "3d/game-mesh"}, 420)
+    about = """
+# A light mesh for games: ComfyUI's unwrap and bake nodes
+
+Press **Run**. *Dense mesh* is the whole surface of the splat, closed. ComfyUI's own nodes take triangles away and lay
+the rest out; *Bake Texture* paints the splat onto that very layout; *Bake normals* and *Bake occlusion* keep what went
+with the triangles.
+
+- `target_face_count` in *Fewer triangles*: what the game can afford.
+- `resolution` in *Unwrap*, *Bake normals* and *Bake occlusion*, `texture` in *Bake Texture*: pixels of the maps.
+- *Dense mesh* keeps the splat's own place and size (`size` 0, `origin` splat), or its colours would not fit. Scale
+  where you use the GLB.
+
+Your own retopology fits, too: load it in place of *Unwrap*, with or without UVs.
+
+One node for all of this, without normals and occlusion: **splat_to_mesh**.
+"""
+    return Workflow(
+        "splat_to_game_mesh",
+        [
+            read_me(about),
+            Column(360, [Group("1  What to make", [model, said, start])]),
+            Column(420, [Group("2  Optimise", [made])]),
+            Column(360, [Group("3  Mesh and layout", [dense, few, laid])]),
+            Column(360, [Group("4  Colours", [painted, colours]), Group("5  Normals and occlusion", [bumps, shade])]),
+            Column(420, [Group("6  Keep", [done, glb])]),
+            Column(300, [Group("7  Maps", [images(colours[0], "Colours"), images(bumps[0], "Normals")])]),
+        ],
+        "run",
+    )
+
+
 def all_workflows() -> list[Workflow]:
     return [
         starter(), sdxl(), low_vram(), multiview(), lora_swap(), image_to_3d(), ism_against_tsm(), splat_to_mesh(),
-        restyle_and_edit(), triposplat_restyle(),
+        splat_to_game_mesh(), restyle_and_edit(), triposplat_restyle(),
     ]  # fmt: skip
 
 

@@ -35,11 +35,8 @@ def build_mesh(
     """
     config = config or MeshConfig()
     require_packages(field)
-    bad = gaussians.check_finite()
-    if bad is not None:
-        raise InputError(field, "finite numbers", f"NaN or inf in its {bad}")
     with torch.inference_mode(False), torch.no_grad():
-        scene = gaussians.detach()
+        scene = checked(gaussians, field).detach()
         place = extent(scene)
         looks = look_around(scene, place, cameras_around(place, config.views, config.resolution), renderer, tick)
         grid = grid_around(place, config.cells)
@@ -66,6 +63,14 @@ def build_mesh(
         texture,
         surface.watertight,
     )
+
+
+def checked(gaussians: Gaussians, field: str) -> Gaussians:
+    """Gaussians without NaN and inf. Errors: InputError."""
+    bad = gaussians.check_finite()
+    if bad is not None:
+        raise InputError(field, "finite numbers", f"NaN or inf in its {bad}")
+    return gaussians
 
 
 def _placed(vertices: Floats, config: MeshConfig) -> Floats:

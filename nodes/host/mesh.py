@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -51,17 +52,37 @@ def one_from_mesh(mesh: Any) -> Mesh:
     )
 
 
+MATERIAL = {"metallic_factor": 0.0, "roughness_factor": ROUGHNESS}
+"""The one that our own GLB has."""
+
+
 def to_mesh(mesh: TexturedMesh) -> Types.MESH:
     """A MESH of one object, with the material that our own GLB has."""
-
-    def one(values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(values)[None]
-
     return Types.MESH(
-        vertices=one(mesh.vertices),
-        faces=one(mesh.faces),
-        uvs=one(mesh.uv),
-        normals=one(mesh.normals),
-        texture=one(mesh.texture).float() / 255,
-        material={"metallic_factor": 0.0, "roughness_factor": ROUGHNESS},
+        vertices=_one(mesh.vertices),
+        faces=_one(mesh.faces),
+        uvs=_one(mesh.uv),
+        normals=_one(mesh.normals),
+        texture=_one(mesh.texture).float() / 255,
+        material=dict(MATERIAL),
     )
+
+
+def with_texture(mesh: Any, painted: TexturedMesh) -> Types.MESH:
+    """`mesh` with the texture of `painted`, which was made of it.
+
+    What would multiply the texture goes: colours of vertices and of the material. Its own normals and maps stay, but
+    for a mesh that had no UVs.
+    """
+    material = {k: v for k, v in (mesh.material or MATERIAL).items() if k != "base_color_factor"}
+    if mesh.uvs is None:
+        made = to_mesh(painted)
+        made.material, made.unlit = material, mesh.unlit
+        return made
+    made = copy.copy(mesh)
+    made.texture, made.vertex_colors, made.material = _one(painted.texture).float() / 255, None, material
+    return made
+
+
+def _one(values: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(values)[None]

@@ -16,21 +16,26 @@ for module in ("skimage", "manifold3d", "xatlas", "trimesh"):
 FAST = {"triangles": 600, "texture": 64, "cells": 32, "views": 8, "resolution": 96}
 
 
-@pytest.fixture(scope="module")
-def node(ours):
-    """The node as the executor calls it."""
+def run(node, **inputs):
+    """A node as the executor calls it."""
     from comfy_api.internal import make_locked_method_func
     from comfy_api.latest import io as comfy
 
+    clone = node.PREPARE_CLASS_CLONE({"hidden_inputs": {comfy.Hidden.unique_id: None}})
+    with torch.inference_mode():
+        return make_locked_method_func(node, "execute", clone)(**inputs)
+
+
+@pytest.fixture(scope="module")
+def named(ours):
+    """Our nodes by their ids."""
     found = asyncio.run(ours("nodes.extension").DreamerXLExtension().get_node_list())
-    (node,) = [n for n in found if n.GET_SCHEMA().node_id == "DreamerXLMesh"]
+    return {node.GET_SCHEMA().node_id: node for node in found}
 
-    def call(splat, **inputs):
-        clone = node.PREPARE_CLASS_CLONE({"hidden_inputs": {comfy.Hidden.unique_id: "1"}})
-        with torch.inference_mode():
-            return make_locked_method_func(node, "execute", clone)(splat=splat, **inputs)
 
-    return call
+@pytest.fixture(scope="module")
+def node(named):
+    return lambda splat, **inputs: run(named["DreamerXLMesh"], splat=splat, **inputs)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +84,83 @@ def test_what_it_cannot_do_is_said_by_name(node, box, ours):
         node(splat.pack(splat.items(box) * 2), **FAST)
     with pytest.raises(ValueError, match=r"Dreamer XL Mesh: mesh\.views: expected a whole number from 8 to 512, got 2"):
         node(box, **{**FAST, "views": 2})
+
+
+@pytest.fixture(scope="module")
+def core(host):
+    """ComfyUI's own mesh nodes: every one answers with its first output."""
+    import comfy_extras.nodes_mesh_postprocess as nodes
+
+    return lambda name, **inputs: run(getattr(nodes, name), **inputs).args[0]
+
+
+PAINT = {"texture": 128, "views": 16, "resolution": 128}
+
+
+def colour_along_y(mesh):
+    """Mean colour of a MESH's own texture over the faces in the upper and in the lower third."""
+    places, faces, uv = mesh.vertices[0], mesh.faces[0].long(), mesh.uvs[0]
+    height, at = places[faces].mean(1)[:, 1], uv[faces].mean(1)
+    side = mesh.texture.shape[1]
+    x, y = (at * side).long().clamp(0, side - 1).unbind(-1)
+    found = mesh.texture[0, y, x]
+    third = (places[:, 1].max() - places[:, 1].min()) / 3
+    return found[height > places[:, 1].max() - third].mean(0), found[height < places[:, 1].min() + third].mean(0)
+
+
+def test_comfyuis_own_layout_is_painted_and_its_bakes_follow(node, named, core, box):
+    dense = node(box, **{**FAST, "size": 0.0, "origin": "splat", "triangles": 0}).args[0]
+    few = core("DecimateMesh", mesh=dense, target_face_count=300, placement_mode={"placement_mode": "midpoint"})
+    laid = core("UnwrapMesh", mesh=few, segmenter="pec", resolution=128, padding=2, weld_distance=0.0)
+    painted = run(named["DreamerXLBakeTexture"], mesh=laid, splat=box, **PAINT).args[0]
+    # Triangles and UVs are ComfyUI's, to the bit; the colours are the splat's.
+    assert torch.equal(painted.vertices, laid.vertices)
+    assert torch.equal(painted.faces, laid.faces)
+    assert torch.equal(painted.uvs, laid.uvs)
+    above, below = colour_along_y(painted)
+    assert above[0] > 0.7 > 0.3 > above[2]
+    assert below[2] > 0.7 > 0.3 > below[0]
+    bumps = core(
+        "BakeNormalMapFromMesh",
+        low_poly=painted,
+        high_poly=dense,
+        resolution=64,
+        cage_distance=0.05,
+        ignore_backfaces=True,
+    )
+    shade = core("BakeAmbientOcclusion", low_poly=painted, high_poly=dense, resolution=64, samples=8, max_distance=0.5,
+                 strength=1.0, bias=0.01)  # fmt: skip
+    # A box is flat and open: its normals look straight up from it, and nothing shades it.
+    assert bumps[..., 2].median() > 0.95
+    assert shade.median() > 0.9
+    base = core("MeshTextureToImage", mesh=painted)
+    done = core("ApplyTextureToMesh", mesh=painted, base_color=base, occlusion=shade, normal_map=bumps)
+    import comfy_extras.nodes_save_3d as files
+
+    read = trimesh.load(io.BytesIO(files.mesh_item_to_glb_bytes(done, 0)), file_type="glb", force="mesh", process=False)
+    assert len(read.faces) <= 300
+    material = read.visual.material
+    assert None not in (material.baseColorTexture, material.normalTexture, material.occlusionTexture)
+
+
+def test_a_mesh_without_uvs_is_laid_out_and_colours_that_would_multiply_go(node, named, core, box):
+    dense = node(box, **{**FAST, "size": 0.0, "origin": "splat"}).args[0]
+    bare = core("DecimateMesh", mesh=dense, target_face_count=300, placement_mode={"placement_mode": "midpoint"})
+    bare.vertex_colors = torch.full((*bare.vertices.shape[:2], 3), 0.5)
+    bare.material = {"base_color_factor": [0.1, 0.1, 0.1, 1.0], "metallic_factor": 0.25}
+    painted = run(named["DreamerXLBakeTexture"], mesh=bare, splat=box, **PAINT).args[0]
+    assert painted.vertex_colors is None
+    assert painted.material == {"metallic_factor": 0.25}
+    above, below = colour_along_y(painted)
+    assert above[0] > 0.7 > 0.3 > above[2]
+    assert below[2] > 0.7 > 0.3 > below[0]
+
+
+def test_a_mesh_elsewhere_is_refused_with_what_to_do(node, named, box):
+    moved = node(box, **{**FAST, "size": 0.4}).args[0]
+    with pytest.raises(ValueError, match=r"Dreamer XL Bake Texture: mesh: expected a surface of this splat.*size 0"):
+        run(named["DreamerXLBakeTexture"], mesh=moved, splat=box, **PAINT)
+    tiled = node(box, **{**FAST, "size": 0.0, "origin": "splat"}).args[0]
+    tiled.uvs = tiled.uvs * 3
+    with pytest.raises(ValueError, match=r"mesh: expected UVs from 0 to 1.*got UVs from .* to [23]"):
+        run(named["DreamerXLBakeTexture"], mesh=tiled, splat=box, **PAINT)

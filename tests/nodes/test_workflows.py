@@ -23,6 +23,11 @@ FAST = {
     "KSampler": {"steps": 2},
     "DreamerXLRender": {"path.frames": 2, "resolution": 64},
     "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
+    "DreamerXLBakeTexture": {"texture": 64, "views": 8, "resolution": 64},
+    "DecimateMesh": {"target_face_count": 300},
+    "UnwrapMesh": {"resolution": 64},
+    "BakeNormalMapFromMesh": {"resolution": 64},
+    "BakeAmbientOcclusion": {"resolution": 64, "samples": 4},
 }
 
 
@@ -129,7 +134,8 @@ def outlined(graph):
 
 def test_most_run_without_any_file_of_the_user():
     found = {n for n in NAMES if "YOUR-" not in json.dumps(api(n))}
-    assert found == {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh", "restyle_and_edit"}
+    assert found == {"text_to_3d_starter", "lora_swap", "ism_against_tsm", "splat_to_mesh", "splat_to_game_mesh",
+                     "restyle_and_edit"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "triposplat" not in n])  # its models are not to be had

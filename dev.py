@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -202,28 +202,39 @@ def check_pack_types(python: Path) -> int:
         return call(python, "-m", "mypy", *options, *modules, cwd=Path(folder))
 
 
-def run_tests(python: Path, folder: str, options: Sequence[str], env: dict[str, str]) -> str:
-    """pytest on a folder: OK, FAILED, or why no test ran."""
+def run_tests(python: Path, folder: str, options: Sequence[str], env: dict[str, str], failures: list[str]) -> str:
+    """pytest on a folder: OK, FAILED (the tests are added to `failures`), or why no test ran."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         spread = () if folder == BROWSER_TESTS else SIDE_BY_SIDE
         command = (python, "-m", "pytest", folder, f"--junitxml={report}", *spread, *options)
         code = call(*command, env={**env, **ONE_THREAD})
         if code not in (0, PYTEST_FOUND_NONE):
+            failures += failed_tests(report, folder)
             return FAILED
         suites = ElementTree.parse(report).iter("testsuite") if report.is_file() else []
         ran = sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
         return OK if ran else "none was found, or all were skipped"
 
 
-def host_suites(options: Sequence[str]) -> dict[str, str]:
+def failed_tests(report: Path, folder: str) -> Iterator[str]:
+    """What pytest's report says failed: the test, and its error in a line."""
+    for case in ElementTree.parse(report).iter("testcase") if report.is_file() else []:
+        for kind in ("failure", "error"):
+            found = case.find(kind)
+            if found is not None:
+                words = (found.get("message") or found.text or "").split()
+                yield f"{folder}: {case.get('classname')}::{case.get('name')}: {' '.join(words)[:300]}"
+
+
+def host_suites(options: Sequence[str], failures: list[str]) -> dict[str, str]:
     """The tests inside a real ComfyUI and a browser: OK, FAILED, or why no test ran."""
     comfyui = find_comfyui()
     if comfyui is None:
         return dict.fromkeys(HOST_SUITES, "no ComfyUI found: set COMFYUI_PATH, or run python3 dev.py comfyui")
     python = comfyui_python(comfyui)
     env = {"COMFYUI_PATH": str(comfyui)}
-    return {name: run_tests(python, folder, options, env) for name, folder in HOST_SUITES.items()}
+    return {name: run_tests(python, folder, options, env, failures) for name, folder in HOST_SUITES.items()}
 
 
 def command_test(arguments: argparse.Namespace) -> int:
@@ -236,10 +247,12 @@ def command_test(arguments: argparse.Namespace) -> int:
         "mypy": call(python, "-m", "mypy"),
         "mypy of the nodes": check_pack_types(python),
     }
-    tests = {"core tests": run_tests(python, "tests/core", arguments.options, {})}
+    failures: list[str] = []
+    tests = {"core tests": run_tests(python, "tests/core", arguments.options, {}, failures)}
     if arguments.host:
-        tests |= host_suites(arguments.options)
+        tests |= host_suites(arguments.options, failures)
     results = {**{name: FAILED if code else OK for name, code in codes.items()}, **tests}
+    print(*failures, sep="\n", end="\n" if failures else "")
     verdict = FAILED if FAILED in results.values() else OK
     print(f"{verdict}: {', '.join(name for name, result in results.items() if result == verdict)}")
     for name, result in results.items():

@@ -45,8 +45,9 @@ class Commands:
         folder, report, *options = command[3:]
         self.options[folder] = options
         code, tests, skipped = self.outcomes.get(folder.split("/")[1], (0, 3, 1))
-        suite = f'<testsuites><testsuite tests="{tests}" skipped="{skipped}"/></testsuites>'
-        Path(report.removeprefix("--junitxml=")).write_text(suite)
+        broken = '<testcase classname="test_x" name="test_y[1]"><failure message="assert 1 == 2&#10; + x"/></testcase>'
+        suite = f'<testsuite tests="{tests}" skipped="{skipped}">{broken if code == 1 else ""}</testsuite>'
+        Path(report.removeprefix("--junitxml=")).write_text(f"<testsuites>{suite}</testsuites>")
         return code
 
 
@@ -98,7 +99,11 @@ def test_failures_are_named_before_what_did_not_run(run):
     commands = Commands(core=(1, 3, 0), nodes=(2, 0, 0), e2e=(5, 0, 0))
     assert run("--host", commands=commands) == (
         1,
-        ["FAILED: core tests, host tests", f"NOT RUN: browser tests ({NONE})"],
+        [
+            "tests/core: test_x::test_y[1]: assert 1 == 2 + x",
+            "FAILED: core tests, host tests",
+            f"NOT RUN: browser tests ({NONE})",
+        ],
     )
 
 

@@ -96,6 +96,11 @@ SMALL = {
     **{key: {"steps": 2, "views": 1, "resolution": 64} for key in ("DreamerXLRestyle", "DreamerXLEdit")},
     "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
     "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
+    "DreamerXLBakeTexture": {"texture": 64, "views": 8, "resolution": 64},
+    "DecimateMesh": {"target_face_count": 300},
+    "UnwrapMesh": {"resolution": 64},
+    "BakeNormalMapFromMesh": {"resolution": 64},
+    "BakeAmbientOcclusion": {"resolution": 64, "samples": 4},
 }
 """Values of widgets by the node's type."""
 

@@ -7,11 +7,14 @@ pictures, and cells of about the same size. open3d, pymeshlab and fast-simplific
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.report import finish
 from dreamer_core.formats import load_gaussians
+from dreamer_core.frames import flip_frame
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.meshes import MeshConfig
 from dreamer_core.meshes.fusion import BAND, Grid, fuse, grid_around
@@ -147,6 +151,30 @@ def trimesh_voxels(given: Given) -> Surface:
     return Surface(places.astype(np.float32), np.asarray(made.faces, dtype=np.int64))
 
 
+def comfyui(given: Given) -> Surface:
+    """ComfyUI's own node Extract Mesh from Splat, with its settings as they come; its vertices welded by place.
+
+    Needs its folder in COMFYUI_PATH, and its Python.
+    """
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    package("comfy.cli_args").args.cpu = True
+    module = package("comfy_extras.nodes_gaussian_splat")
+    flipped = flip_frame(given.splat)
+    splat = SimpleNamespace(
+        positions=flipped.means[None],
+        scales=flipped.scales[None],
+        rotations=flipped.quats[None],
+        opacities=flipped.opacities[None, :, None],
+        sh=flipped.sh[None],
+        counts=None,
+    )
+    defaults = {i.id: i.default for i in module.SplatToMesh.GET_SCHEMA().inputs[1:]}
+    order = ("resolution", "kernel", "smooth", "level", "min_component", "min_opacity", "color_sharpen")
+    made = module._gaussian_to_mesh(splat, 0, *(defaults[name] for name in order), torch.device("cpu"))
+    places, index = np.unique(made[0].numpy(), axis=0, return_inverse=True)
+    return Surface(places.astype(np.float32), index.reshape(-1)[made[1].numpy()].astype(np.int64))
+
+
 # Fewer triangles
 def open3d_fewer(surface: Surface) -> Surface:
     o3d = package("open3d")
@@ -179,6 +207,7 @@ def manifold3d_fewer(surface: Surface) -> Surface:
 
 SURFACES: tuple[Callable[[Given], Surface], ...] = (
     fusion, open3d_tsdf, open3d_poisson, pymeshlab_poisson, density, trimesh_voxels,
+    comfyui,
 )  # fmt: skip
 FEWER: tuple[Callable[[Surface], Surface], ...] = (
     manifold3d_fewer, open3d_fewer, pymeshlab_fewer, fast_simplification_fewer,

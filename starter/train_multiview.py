@@ -183,7 +183,8 @@ def train(minutes: float, checkpoint: Path, seed: int = 0) -> None:
     state = load_checkpoint(CHECKPOINT)
     if state is not None:
         installed.network.load_state_dict(state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
         average.values, average.steps = state["average"], step
     clock = Clock(minutes, spent)

@@ -87,3 +87,13 @@ class AnalyticTeacher(PlainTeacher):
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of images in [0, 1]."""
     return float(-10 * torch.log10((a.clamp(0, 1) - b.clamp(0, 1)).square().mean()))
+
+
+def drift(one, other):
+    """Largest difference of all numbers of two parameter lists but one in a hundred.
+
+    Adam makes a whole step of a gradient that is nothing but rounding, and a processor may round otherwise where a
+    batch is cut otherwise: a few numbers may differ by a step anywhere.
+    """
+    pairs = [(a.detach(), b.detach()) for a, b in zip(one, other, strict=True)]
+    return torch.cat([(a - b).abs().flatten() for a, b in pairs]).quantile(0.99).item()

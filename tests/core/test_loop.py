@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from analytic import AnalyticTeacher, CameraPrompts, psnr, two_colour_object
+from analytic import AnalyticTeacher, CameraPrompts, drift, psnr, two_colour_object
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.errors import DivergenceError, InputError
@@ -144,8 +144,7 @@ def test_encoding_twice_gives_the_same_gradient(teacher):
     cfg = everything(density=DensityConfig(enabled=False))
     a, ra = run(cfg, teacher, steps=4)
     b, rb = run(replace(cfg, recompute_encoder=True), teacher, steps=4)
-    for (name, x), (_, y) in zip(a.gaussians.tensors(), b.gaussians.tensors()):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4, msg=name)
+    assert drift(a.params.values(), b.params.values()) < 1e-4
     assert ra[0].gradient_norm == pytest.approx(rb[0].gradient_norm, rel=1e-4)
 
 

@@ -19,7 +19,7 @@ from .train_vae import load_vae
 from .world import OVERHEAD, VIEW_WORDS, overhead_share, view_words
 
 CHECKPOINT = WORK / "unet.pt"
-BATCH, PARTS = 32, 2
+BATCH, PARTS = 64, 2
 LEARNING_RATE = 1e-3
 RATE_AGAIN = 7e-4
 """The rate of a training that goes on from finished weights."""

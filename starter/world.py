@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dreamer_core.cameras import Cameras
-from dreamer_core.optimize.presets import STARTER_ORBIT
+from dreamer_core.optimize.presets import STARTER_ORBIT, STARTER_SIDES
 from dreamer_core.orbit import sample_orbit
 
 from .shapes import KINDS, Part, Rgb
@@ -39,13 +39,10 @@ SECOND: dict[str, Rgb] = dict.fromkeys(COLOURS, (0.97, 0.97, 0.97)) | {
 """The colour of stripes and dots."""
 VIEW_WORDS = {"front view": 0.0, "left side view": 90.0, "back view": 180.0, "right side view": -90.0}
 """What captions call a direction -> its azimuth in degrees."""
-OVERHEAD = "overhead view"
-OVERHEAD_FROM, OVERHEAD_TO = -10.0, 90.0
-"""Elevations in degrees between which captions blend `OVERHEAD` in, from none to all.
-
-The weights that are shipped were trained without. Those that are trained from now on know it, and want it in their
-prompts: `overhead`, `overhead_from` and `overhead_to` in `STARTER_SIDES`.
-"""
+OVERHEAD: str = STARTER_SIDES["overhead"]
+OVERHEAD_FROM: float = STARTER_SIDES["overhead_from"]
+OVERHEAD_TO: float = STARTER_SIDES["overhead_to"]
+"""Elevations in degrees between which captions blend `OVERHEAD` in, from none to all."""
 LIGHT = (0.40, 0.80, 0.45)
 LAYERS = 7
 HELDOUT_FILE = Path(__file__).with_name("heldout.json")

@@ -89,14 +89,14 @@ LOW_VRAM = replace(
 )
 
 STARTER_ORBIT = OrbitConfig(
-    radius=(3.4, 3.8),
-    fov=(math.degrees(0.58), math.degrees(0.64)),
+    radius=(3.6, 3.6),
+    fov=(math.degrees(0.61), math.degrees(0.61)),
     fov_pool_views=0,
     progress_every=0,
     elevation=(-10.0, 45.0),
-    center_jitter=0.02,
-    target_jitter=0.02,
-    up_jitter=0.01,
+    center_jitter=0.0,
+    target_jitter=0.0,
+    up_jitter=0.0,
 )
 """The cameras of the starter's training images, and so of its preset."""
 
@@ -157,8 +157,14 @@ STARTER_TRAJECTORY = replace(
 )
 """TSM on the starter: what its preset was before SDS took its place, and what methods are compared with."""
 
-STARTER_SIDES: dict[str, Any] = {"left": "left side view", "right": "right side view"}
-"""Of the prompt: what the starter's captions call the object's own left and right."""
+STARTER_SIDES: dict[str, Any] = {
+    "left": "left side view",
+    "right": "right side view",
+    "overhead": "overhead view",
+    "overhead_from": -10.0,
+    "overhead_to": 90.0,
+}
+"""Of the prompt: what the starter's captions call the object's own left and right, and how they tell the height."""
 
 SCHEDULE = ("schedule_steps", "cameras.progress_every")
 Config = TypeVar("Config", bound=OptimizeConfig)

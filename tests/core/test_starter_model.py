@@ -29,9 +29,6 @@ from starter.train_unet import Nets, denoising_loss, encode_captions
 from starter.world import (
     COLOURS,
     KIND_NAMES,
-    OVERHEAD,
-    OVERHEAD_FROM,
-    OVERHEAD_TO,
     PATTERNS,
     Subject,
     random_backgrounds,
@@ -133,8 +130,7 @@ def test_captions_tell_the_height_as_prompts_do(tmp_path: Path, monkeypatch: pyt
         def encode_text(self, prompts: Sequence[str]) -> Conditioning:
             return Conditioning(*encode(list(prompts)))
 
-    heights = {"overhead": OVERHEAD, "overhead_from": OVERHEAD_FROM, "overhead_to": OVERHEAD_TO}
-    prompts = encode_prompts(Encoder(), PromptConfig("a thing", **STARTER_SIDES, **heights))
+    prompts = encode_prompts(Encoder(), PromptConfig("a thing", **STARTER_SIDES))
     cameras = orbit_cameras(azimuth.tolist(), elevation, 3.6, 0.6, 64)
     expected = prompts.at(cameras).positive
     torch.testing.assert_close(context, expected.tokens, rtol=1e-5, atol=0)

@@ -21,6 +21,7 @@ from .running import (
     build_config,
     final_views_input,
     fitted_to,
+    height_note,
     joined,
     multiview_note,
     pictures_around,
@@ -160,7 +161,7 @@ class DreamerXLOptimize(io.ComfyNode):
             useless = without_use(config, PRESETS[preset].config, *settings)
             config, fit = fitted_to(model, config, cls.hidden, *settings)
             touched = [name for one in settings for name in one or ()]
-            useless = joined(joined(fit.note, multiview_note(config, model, touched)), useless)
+            useless = joined(fit.note, height_note(prompt, preset), multiview_note(config, model, touched), useless)
             scene, shown_on = (model, vae, prompt, splat), (renderer, cls.hidden.unique_id, workflow_of(cls.hidden))
             config, chosen = best_seed(*scene, config, best_of, trial_steps, *shown_on)
             made, note = run(*scene, config, *shown_on, joined(chosen, useless))

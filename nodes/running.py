@@ -155,6 +155,17 @@ def without_use(config: OptimizeConfig, base: OptimizeConfig, *given: Overrides 
     return ", ".join(f"no effect: {name} ({why})" for name, why in found.items())
 
 
+def height_note(prompt: PromptBundle, preset: str) -> str:
+    """That the starter's words for the height are in the prompt of another checkpoint; empty where they are not."""
+    begin = prompt.views.blending.overhead_from
+    if preset == "starter" or prompt.views.overhead is None or begin >= 0:
+        return ""
+    return (
+        f"the prompt says overhead of cameras from {begin:g} degrees up, as the starter's captions do; empty overhead "
+        "in Dreamer XL Prompt for another checkpoint"
+    )
+
+
 def multiview_note(config: OptimizeConfig, model: Any, given: Iterable[str]) -> str:
     """What of a multi-view adapter and its settings does nothing; empty where all does something."""
     adapter, used = attached(model) is not None, max(config.multiview_share) > 0

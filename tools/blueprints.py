@@ -107,10 +107,10 @@ def text_to_3d() -> Blueprint:
     return Blueprint(
         "Text to 3D (Dreamer XL)",
         "A Gaussian splat from a prompt, saved in the output folder. With your SDXL checkpoint choose the preset fast, "
-        "official or low_vram.",
+        "official or low_vram, and empty overhead: it holds the starter's words for the height.",
         [Column(360, [Group("What to make", [model, said, start])]), Column(420, [Group("Make", [made, kept])])],
-        [(model, "checkpoint", ""), (said, "prompt", ""), (made, "preset", ""), (made, "steps", ""), (made, "seed", ""),
-         (kept, "filename_prefix", ""), (kept, "format", "")],
+        [(model, "checkpoint", ""), (said, "prompt", ""), (said, "overhead", ""), (made, "preset", ""),
+         (made, "steps", ""), (made, "seed", ""), (kept, "filename_prefix", ""), (kept, "format", "")],
         gives={"splat": made[0], "views": made[1]},
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def compare() -> Blueprint:
             Column(420, [Group("Make", made)]),
             Column(420, [Group("Look: A left, B right", [*shown, both, images(both[0], "A left, B right")])]),
         ],
-        [(model, "checkpoint", ""), (said, "prompt", "")]
+        [(model, "checkpoint", ""), (said, "prompt", ""), (said, "overhead", "")]
         + [(way, "method", f"method {x}") for x, way in zip("AB", ways)]
         + [(one, "preset", f"preset {x}") for x, one in zip("AB", made)]
         + [(one, "steps", f"steps {x}") for x, one in zip("AB", made)]

@@ -315,7 +315,8 @@ everything of gold. It fits the built-in starter only.
 ## With your own
 
 Choose your SDXL checkpoint in *Loader*, your LoRA in *LoRA*, and the preset `official` or `low_vram` in both
-*Optimize* nodes. Several LoRA loaders can follow one another; any node that patches a MODEL fits, too.
+*Optimize* nodes; empty `overhead` in both *Prompt* nodes (advanced), which holds the starter's words for the height.
+Several LoRA loaders can follow one another; any node that patches a MODEL fits, too.
 """
     return Workflow(
         "lora_swap",
@@ -514,7 +515,8 @@ and noise; only the reference differs:
 TSM costs one network evaluation more per step.
 
 With the built-in starter the two look much alike. To see the difference that the paper is about, choose your SDXL
-checkpoint in *Loader* and the preset `official` in both *Optimize* nodes.
+checkpoint in *Loader* and the preset `official` in both *Optimize* nodes, and empty `overhead` in *Prompt* (advanced),
+which holds the starter's words for the height.
 """
     return Workflow(
         "ism_against_tsm",

@@ -125,6 +125,7 @@ def built(execute, ours, monkeypatch):
     monkeypatch.setitem(presets, "starter", replace(starter, config=starter.change))
     monkeypatch.setattr(node, "check_model", lambda model: None)
     monkeypatch.setattr(node, "multiview_note", lambda *_: "")
+    monkeypatch.setattr(node, "height_note", lambda *_: "")
     fit = ours("dreamer_core.optimize.profiles").Fitted(
         ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
     )

@@ -358,6 +358,17 @@ def test_settings_without_effect_are_named(ours, execute):
         assert node.without_use(node.build_config(preset, given), presets[preset].config, given, None) == text
 
 
+def test_the_starters_words_for_the_height_are_named_beside_another_preset(ours, execute, loaded):
+    note = ours("nodes.running").height_note
+    words = {"clip": loaded[1], "prompt": "a red mug"}
+    plain = execute("DreamerXLPrompt", **words).args[0]
+    from_above = execute("DreamerXLPrompt", **words, overhead="overhead view").args[0]
+    level = execute("DreamerXLPrompt", **words, overhead="overhead view", overhead_from=-10.0).args[0]
+    assert [note(prompt, "fast") for prompt in (plain, from_above)] == ["", ""]
+    assert note(level, "starter") == ""
+    assert "from -10 degrees up" in note(level, "fast")
+
+
 def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):
     """Four pictures as ComfyUI's own decoder makes them, and the cost of the preset; a cancel gets through."""
     import comfy.model_management as mm

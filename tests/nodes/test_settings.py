@@ -135,6 +135,7 @@ def built(execute, ours, monkeypatch):
     node, core = ours("nodes.optimize"), ours("dreamer_core.optimize")
     monkeypatch.setattr(node, "check_model", lambda model: None)
     monkeypatch.setattr(node, "multiview_note", lambda *_: "")
+    monkeypatch.setattr(node, "height_note", lambda *_: "")
     fit = ours("dreamer_core.optimize.profiles").Fitted(
         ours("dreamer_core.teachers.kinds").TeacherKind(), None, "auto", {}
     )

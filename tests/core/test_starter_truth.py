@@ -5,6 +5,7 @@ import torch
 
 from dreamer_core.gaussians import Gaussians
 from dreamer_core.rendering import render
+from starter.evaluate_samples import EVERY, nearness_of
 from starter.truth import VIEWS, cameras, nearness, true_pictures
 from starter.world import Subject
 
@@ -16,6 +17,13 @@ def test_the_true_object_is_as_near_as_can_be():
     found = nearness(pictures, coverage, CHAIR)
     assert (found.iou, found.iou_worst, found.ssim, found.turn) == pytest.approx((1.0, 1.0, 1.0, 0), abs=1e-4)
     assert found.psnr == pytest.approx(100.0)
+
+
+def test_drawings_count_on_the_true_object_alone():
+    pictures, coverage = (x[::EVERY] for x in true_pictures(CHAIR))
+    there = (coverage > 0.5)[..., None]
+    assert nearness_of(torch.where(there, pictures, 0.3), CHAIR) > 60
+    assert nearness_of(torch.where(there, (pictures - 0.1), pictures), CHAIR) == pytest.approx(20.0, abs=1e-3)
 
 
 def test_an_object_that_looks_another_way_is_turned_back():

@@ -211,7 +211,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "low_vram": Preset("768 pixels and two views, for cards of 12 GB", LOW_VRAM, 40_000, RELEASED_NEGATIVE),
     "starter": Preset(
-        "for the built-in checkpoint, a minute on two CPU cores",
+        "for the built-in checkpoint, a minute or two on two CPU cores",
         STARTER,
         4_000,
         size=0.8,

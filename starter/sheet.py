@@ -41,7 +41,7 @@ def draw_sheet(folder: Path, variants: Sequence[str], cell: int = 72) -> Image.I
     return sheet
 
 
-def draw_grid(folder: Path, variant: str, columns: int = 6, cell: int = 128) -> Image.Image:
+def draw_grid(folder: Path, variant: str, columns: int = 4, cell: int = 128) -> Image.Image:
     """All objects of one variant, two views of each above its prompt."""
     results = json.loads((folder / "results.json").read_text())
     names = [name for name, r in results.items() if r["variant"] == variant]

@@ -575,7 +575,7 @@ def splat_to_game_mesh() -> Workflow:
     said = starter_prompt(model[1], "a white robot")
     start = starter_start()
     made = optimizer(model[0], model[2], said[0], start[0], "starter")
-    in_place = {"triangles": 0, "texture": 256, "size": 0.0, "origin": "splat"}
+    in_place = {"triangles": 20_000, "texture": 256, "size": 0.0, "origin": "splat"}
     dense = Node("DreamerXLMesh", "Dense mesh", {"splat": made[0], **in_place})
     few = Node(
         "DecimateMesh",
@@ -584,9 +584,9 @@ def splat_to_game_mesh() -> Workflow:
     )
     laid = Node("UnwrapMesh", "Unwrap", {"mesh": few[0], "segmenter": "pec", "resolution": 1024, "padding": 4})
     painted = Node("DreamerXLBakeTexture", "Bake Texture", {"mesh": laid[0], "splat": made[0]})
-    both = {"low_poly": painted[0], "high_poly": dense[0], "resolution": 1024}
-    bumps = Node("BakeNormalMapFromMesh", "Bake normals", both)
-    shade = Node("BakeAmbientOcclusion", "Bake occlusion", {**both, "samples": 32})
+    both = {"low_poly": painted[0], "high_poly": dense[0]}
+    bumps = Node("BakeNormalMapFromMesh", "Bake normals", {**both, "resolution": 1024})
+    shade = Node("BakeAmbientOcclusion", "Bake occlusion", {**both, "resolution": 512, "samples": 32})
     colours = Node("MeshTextureToImage", "Its texture", {"mesh": painted[0]})
     maps = {"base_color": colours[0], "occlusion": shade[0], "normal_map": bumps[0]}
     done = Node("ApplyTextureToMesh", "Apply maps", {"mesh": painted[0], **maps})
@@ -594,8 +594,8 @@ def splat_to_game_mesh() -> Workflow:
     about = """
 # A light mesh for games: ComfyUI's unwrap and bake nodes
 
-Press **Run**. *Dense mesh* is the whole surface of the splat, closed. ComfyUI's own nodes take triangles away and lay
-the rest out; *Bake Texture* paints the splat onto that very layout; *Bake normals* and *Bake occlusion* keep what went
+Press **Run**. *Dense mesh* is the surface of the splat, closed. ComfyUI's own nodes take triangles away and lay the
+rest out; *Bake Texture* paints the splat onto that very layout; *Bake normals* and *Bake occlusion* keep what went
 with the triangles.
 
 - `target_face_count` in *Fewer triangles*: what the game can afford.

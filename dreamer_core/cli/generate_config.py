@@ -100,9 +100,10 @@ def build_config(args: argparse.Namespace, preset: Preset, task: Task | None = N
     prompt = PromptConfig(negative=preset.negative)
     everything = _base(preset, prompt, task, args)
     assigned = parsed(everything, _assignments(args.set))
-    own_side = assigned.get("prompt.side", prompt.side) != prompt.side  # for both sides, then
-    if (args.model is None or preset is PRESETS["starter"]) and not own_side:
-        everything = replace(everything, prompt=replace(prompt, **STARTER_SIDES))
+    if args.model is None or preset is PRESETS["starter"]:
+        own_side = assigned.get("prompt.side", prompt.side) != prompt.side  # for both sides, then
+        words = {k: v for k, v in STARTER_SIDES.items() if not (own_side and k in ("left", "right"))}
+        everything = replace(everything, prompt=replace(prompt, **words))
     other = assigned.get("prompt.prompt", args.prompt)
     if other != args.prompt:  # which names the folder, and is what Shap-E is asked for
         raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")

@@ -312,6 +312,7 @@ def test_a_side_that_would_not_be_seen_is_refused(tmp_path, capsys):
     assert (config().left, config().right) == ("left side view", "right side view")
     mine = config("--set", "prompt.side=profile")
     assert (mine.side, mine.left, mine.right) == ("profile", "", "")
+    assert (mine.overhead, mine.overhead_from) == ("overhead view", -10.0)  # which the starter's captions tell
     assert config("--model", "x", "--preset", "fast").left == ""
     assert config("--preset", "fast").left == "left side view"  # still the starter's weights
     both = ["--set", "prompt.left=a", "--set", "prompt.right=b"]

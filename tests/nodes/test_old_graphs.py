@@ -65,6 +65,12 @@ ON_PURPOSE = [
     ),
     # Read where a MODEL has a multi-view adapter, which no graph of then has.
     ("multiview_share", [0.0, 0.0], [0.5, 0.1], "", {"fast"}),
+    # The starter's weights know one distance.
+    ("cameras.radius", [3.4, 3.8], [3.6, 3.6], "cameras", {"starter"}),
+    ("cameras.fov", [math.degrees(0.58), math.degrees(0.64)], [math.degrees(0.61)] * 2, "cameras", {"starter"}),
+    ("cameras.center_jitter", 0.02, 0.0, "cameras", {"starter"}),
+    ("cameras.target_jitter", 0.02, 0.0, "cameras", {"starter"}),
+    ("cameras.up_jitter", 0.01, 0.0, "cameras", {"starter"}),
     # The head's published configuration.
     ("cameras.elevation", [0.0, 30.0], [0.0, 45.0], "", {"official", "paper", "fast", "low_vram", "starter"}),
 ]

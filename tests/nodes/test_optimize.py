@@ -333,7 +333,7 @@ def test_what_fits_one_preset_alone_is_refused_by_the_others(execute, ours):
     """A radius of at most 4 is above the starter's nearest camera, and below the others'."""
     near = execute("DreamerXLCameras", radius_max=4.0).args[0]
     build, error = ours("nodes.optimize").build_config, ours("dreamer_core.errors").InputError
-    assert build("starter", near).cameras.radius == (3.4, 4.0)
+    assert build("starter", near).cameras.radius == (3.6, 4.0)
     with pytest.raises(error, match=r"cameras.radius: expected the lower value first, got \(5.2, 4.0\)"):
         build("official", near)
 

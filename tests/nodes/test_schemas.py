@@ -26,6 +26,7 @@ NODES = {
     "DreamerXLRender",
     "DreamerXLPreview",
     "DreamerXLMesh",
+    "DreamerXLBakeTexture",
     "DreamerXLMultiView",
     "DreamerXLExport",
     "DreamerXLEvaluate",

@@ -97,7 +97,7 @@ def finished(server):
 def test_object_info(server):
     info = server.get("/object_info")
     ours = {k: v for k, v in info.items() if k.startswith("DreamerXL")}
-    assert len(ours) == 21
+    assert len(ours) == 22
     assert all(v["category"] == "3d/dreamer xl" for v in ours.values())
     assert "starter (built in)" in json.dumps(ours["DreamerXLLoader"]["input"]["required"]["checkpoint"])
 

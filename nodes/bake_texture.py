@@ -29,8 +29,8 @@ class DreamerXLBakeTexture(io.ComfyNode):
             node_id="DreamerXLBakeTexture",
             display_name="Dreamer XL Bake Texture",
             category=CATEGORY,
-            description="Paints a splat onto a mesh of yours: one that ComfyUI's Decimate, Remesh or Unwrap made, or "
-            "another program. Triangles and UVs stay as they are; a mesh without UVs gets some.",
+            description="Paints a splat onto a mesh that ComfyUI's Decimate, Remesh or Unwrap made. Triangles and UVs "
+            "stay as they are; a mesh without UVs gets some.",
             search_aliases=["bake texture", "splat to texture", "paint mesh", "transfer colours", "retopology"],
             inputs=[
                 io.Mesh.Input(
@@ -56,6 +56,6 @@ class DreamerXLBakeTexture(io.ComfyNode):
                 mm.throw_exception_if_processing_interrupted()
                 bar.update(1)
 
-            made = paint_mesh(gaussians, one_from_mesh(mesh), config, tick=tick)
-            say(made.described(), cls.hidden.unique_id)
+            made, seen = paint_mesh(gaussians, one_from_mesh(mesh), config, tick=tick)
+            say(f"{made.described()}, {seen:.0%} of it seen", cls.hidden.unique_id)
             return io.NodeOutput(with_texture(mesh, made))

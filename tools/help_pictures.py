@@ -64,7 +64,7 @@ def painted(splat: Gaussians) -> Image.Image:
     """The splat, a mesh of few triangles, and that mesh with the splat's colours."""
     few = build_mesh(splat, MeshConfig(size=0.0, origin="splat", triangles=3000, texture=64, cells=64, smooth=1.0))
     bare = Mesh(few.vertices.astype(np.float64), few.faces, uv=few.uv.astype(np.float64))
-    return beside(splat, wires(few), textured(paint_mesh(splat, bare)))
+    return beside(splat, wires(few), textured(paint_mesh(splat, bare)[0]))
 
 
 def beside(splat: Gaussians, *others: Image.Image) -> Image.Image:

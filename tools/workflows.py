@@ -603,8 +603,6 @@ with the triangles.
 - *Dense mesh* keeps the splat's own place and size (`size` 0, `origin` splat), or its colours would not fit. Scale
   where you use the GLB.
 
-Your own retopology fits, too: load it in place of *Unwrap*, with or without UVs.
-
 One node for all of this, without normals and occlusion: **splat_to_mesh**.
 """
     return Workflow(

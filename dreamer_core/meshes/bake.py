@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,6 +29,17 @@ SPOTS = (
 """Corners, middles of the edges and middle of a triangle."""
 
 
+@dataclass(frozen=True)
+class Baked:
+    """A texture, and how much of it is known."""
+
+    texture: NDArray[np.uint8]  # [pixels, pixels, 3] display values
+    seen: float
+    """Share of the charts' texels that a picture sees; the others have their neighbours' colours."""
+    covered: float
+    """Share of the texture that lies in charts."""
+
+
 def bake(
     places: Tensor,  # [V, 3] world units
     normals: Tensor,  # [V, 3] unit length
@@ -35,8 +48,8 @@ def bake(
     looks: Looks,
     tolerance: float,
     pixels: int,
-) -> NDArray[np.uint8]:
-    """A texture [pixels, pixels, 3] of display values.
+) -> Baked:
+    """The splat's colours on a mesh.
 
     Each texel is the mean of the pictures that see it, weighted by how straight they look at it; `tolerance` is how
     far, in world units, it may lie behind what they see. Texels that no picture sees take the nearest one's colour in
@@ -54,7 +67,8 @@ def bake(
     picture = torch.zeros(pixels, pixels, 3, device=colors.device)
     picture[rows[:, 0], rows[:, 1]] = colors
     filled = _spread(picture.cpu().numpy(), (triangle >= 0).cpu().numpy())
-    return (filled.clip(0, 1) * 255).round().astype(np.uint8)
+    texture = (filled.clip(0, 1) * 255).round().astype(np.uint8)
+    return Baked(texture, float(seen.float().mean()) if len(seen) else 0.0, float((triangle >= 0).float().mean()))
 
 
 def _with_slivers(flat: Tensor, triangle: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def build_mesh(
             looks,
             BAND * grid.cell,
             config.texture,
-        )
+        ).texture
     return TexturedMesh(
         _placed(surface.vertices, config)[layout.source],
         outwards[layout.source],

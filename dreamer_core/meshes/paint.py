@@ -10,7 +10,7 @@ import torch
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers.mesh import Mesh
-from .bake import bake
+from .bake import Baked, bake
 from .build import checked
 from .config import MeshConfig
 from .fusion import BAND, distances
@@ -24,6 +24,12 @@ READ = ("texture", "views", "resolution")
 """What painting reads of a `MeshConfig`."""
 ENOUGH = 0.5
 """Share of the vertices that have to lie on the splat's surface."""
+TOLERANCE = 2.0
+"""Texels may lie so many bands behind the surface: large triangles cut corners."""
+LEAST = 0.05
+"""Share of the texels that a picture has to see."""
+OVERLAP, SMALLEST = 1.25, 1e-6
+"""Largest area of all triangles in the texture, as a multiple of what they cover, and the smallest at all."""
 
 
 def paint_mesh(
@@ -34,17 +40,20 @@ def paint_mesh(
     tick: Callable[[], None] = lambda: None,
     *,
     field: str = "mesh",
-) -> TexturedMesh:
-    """`mesh` with a texture of the splat's colours: vertices, triangles and UVs as they come.
+) -> tuple[TexturedMesh, float]:
+    """`mesh` with a texture of the splat's colours, and the share of it that was seen; the rest is its neighbours'.
+
+    Vertices, triangles and UVs stay as they come.
 
     A mesh without UVs is laid out by xatlas. Both lie in the same world, in the same units. `tick` is called once for
-    every view. Errors: InputError for missing packages, NaN or inf, UVs outside of the texture, and a mesh most of
-    which lies elsewhere than the splat.
+    every view. Errors: InputError for missing packages, NaN or inf, UVs outside of the texture or on one another, and a
+    mesh most of which lies elsewhere than the splat or is seen by no picture.
     """
     config = config or MeshConfig()
     require_packages(field)
-    if not np.isfinite(mesh.vertices).all():
-        raise InputError(field, "finite numbers", "NaN or inf in its vertices")
+    for name, values in (("vertices", mesh.vertices), ("UVs", mesh.uv)):
+        if values is not None and not np.isfinite(values).all():
+            raise InputError(field, "finite numbers", f"NaN or inf in its {name}")
     if mesh.uv is not None and not (mesh.uv.min() >= -1e-4 and mesh.uv.max() <= 1 + 1e-4):
         got = f"UVs from {mesh.uv.min():.3g} to {mesh.uv.max():.3g}"
         raise InputError(field, "UVs from 0 to 1: one place in the texture for each triangle", got, "unwrap it first")
@@ -72,16 +81,27 @@ def paint_mesh(
             )  # fmt: skip
         else:
             uv = mesh.uv.astype(np.float32).clip(0, 1)
-        texture = bake(
-            tensor(vertices).to(scene.device),
-            tensor(outwards).to(scene.device),
-            tensor(uv).to(scene.device),
-            tensor(faces).to(scene.device),
-            looks,
-            band,
-            config.texture,
-        )
-    return TexturedMesh(vertices, outwards, uv, faces, texture, welded.watertight)
+        a, b = uv[faces[:, 1]] - uv[faces[:, 0]], uv[faces[:, 2]] - uv[faces[:, 0]]
+        uv_area = float(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2)
+        places, flat, corners = (tensor(x).to(scene.device) for x in (vertices, uv, faces))
+
+        def painted(normals: Floats) -> Baked:
+            return bake(
+                places, tensor(normals).to(scene.device), flat, corners, looks, TOLERANCE * band, config.texture
+            )
+
+        found = painted(outwards)
+        if found.seen < ENOUGH:  # perhaps the triangles are wound the other way
+            other = painted(-outwards)
+            found, outwards = (other, -outwards) if other.seen > found.seen else (found, outwards)
+    if uv_area > OVERLAP * found.covered or uv_area < SMALLEST:
+        got = f"UVs of {uv_area:.2g} of the texture, which cover {found.covered:.2g} of it"
+        raise InputError(field, "UVs with a place of its own for every triangle", got, "unwrap it first")
+    if found.seen < LEAST:
+        got = f"one of which the pictures of the splat see {found.seen:.0%}"
+        raise InputError(field, "a surface whose triangles face outwards", got, "check its winding, or triangles")
+    mesh_made = TexturedMesh(vertices, outwards, uv, faces, found.texture, welded.watertight)
+    return mesh_made, found.seen
 
 
 def smooth_normals(vertices: Floats, faces: np.ndarray) -> tuple[Surface, Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from .textured import Faces, Floats
 
 PADDING = 4
 """Pixels between charts, so that smaller copies of the texture do not mix neighbours."""
+
+
+_kept: Any = None
+"""The last atlas. xatlas waits for its threads when one ends, and may wait for ever where they have just begun to
+sleep, with Python's lock held."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Layout:
 def unwrap(surface: Surface, normals: Floats, pixels: int) -> Layout:
     """Charts of a surface with vertex normals [V, 3], packed into a square texture of `pixels` per side."""
     xatlas = package("xatlas")
-    atlas = xatlas.Atlas()
+    global _kept
+    _kept = atlas = xatlas.Atlas()  # the one before ends here, its threads long asleep
     atlas.add_mesh(surface.vertices, surface.faces.astype(np.uint32), normals)
     packing = xatlas.PackOptions()
     packing.resolution, packing.padding, packing.bilinear = pixels, PADDING, True

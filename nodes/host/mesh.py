@@ -29,7 +29,10 @@ def one_from_mesh(mesh: Any) -> Mesh:
         raise InputError("mesh", "at least one triangle", f"{count} vertices and {triangles} triangles")
 
     def rows(value: Tensor | None, length: int) -> Any:
-        return None if value is None else value[0, :length].detach().cpu().numpy()
+        if value is None:
+            return None
+        part = value[0, :length].detach().cpu()
+        return (part.float() if part.is_floating_point() else part).numpy()
 
     faces = rows(mesh.faces, triangles).astype(np.int64)
     if faces.min() < 0 or faces.max() >= count:
@@ -74,13 +77,14 @@ def with_texture(mesh: Any, painted: TexturedMesh) -> Types.MESH:
     What would multiply the texture goes: colours of vertices and of the material. Its own normals and maps stay, but
     for a mesh that had no UVs.
     """
-    material = {k: v for k, v in (mesh.material or MATERIAL).items() if k != "base_color_factor"}
+    material = mesh.material and {k: v for k, v in mesh.material.items() if k != "base_color_factor"}
     if mesh.uvs is None:
         made = to_mesh(painted)
         made.material, made.unlit = material, mesh.unlit
         return made
     made = copy.copy(mesh)
     made.texture, made.vertex_colors, made.material = _one(painted.texture).float() / 255, None, material
+    made.normals = _one(painted.normals) if mesh.normals is None else mesh.normals
     return made
 
 

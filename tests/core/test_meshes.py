@@ -21,7 +21,8 @@ from dreamer_core.cli import main
 from dreamer_core.errors import InputError
 from dreamer_core.formats import save_gaussians
 from dreamer_core.gaussians import Gaussians
-from dreamer_core.meshes import MeshConfig, build_mesh, glb_bytes, packages
+from dreamer_core.initializers.mesh import Mesh
+from dreamer_core.meshes import MeshConfig, build_mesh, glb_bytes, packages, paint_mesh
 from dreamer_core.meshes.bake import _with_slivers
 from dreamer_core.meshes.fusion import Grid
 from dreamer_core.meshes.raster import rasterize_triangles
@@ -225,3 +226,43 @@ def test_the_command_line(tmp_path, capsys):
     assert "--size: expected OUT to be a mesh (.glb)" in capsys.readouterr().err
     assert main(["convert", str(source), str(out), "--views", "2"]) == 2
     assert "--views: expected a whole number from 8 to 512, got 2" in capsys.readouterr().err
+
+
+def bare(mesh, **changes):
+    """A mesh's geometry and layout, without its colours."""
+    given = {"vertices": mesh.vertices.astype(float), "faces": mesh.faces, "uv": mesh.uv.astype(float)}
+    return Mesh(**{**given, **changes})
+
+
+def face_colours(mesh):
+    """[F, 3] in [0, 1]: the texture at the middle of every triangle."""
+    at = (mesh.uv[mesh.faces].mean(1) * len(mesh.texture)).astype(int).clip(0, len(mesh.texture) - 1)
+    return mesh.texture[at[:, 1], at[:, 0]] / 255
+
+
+@pytest.mark.parametrize("wound", ["outwards", "inwards"])
+def test_a_mesh_that_is_there_takes_the_splats_colours(mesh, wound):
+    faces = mesh.faces if wound == "outwards" else mesh.faces[:, ::-1].copy()
+    painted, seen = paint_mesh(ball(), bare(mesh, faces=faces), SMALL)
+    assert seen > 0.95
+    assert np.array_equal(painted.faces, faces)
+    assert np.allclose(painted.uv, mesh.uv)
+    x = painted.vertices[painted.faces].mean(1)[:, 0]
+    for side, rgb in ((x > 0.1, RED), (x < -0.1, BLUE)):
+        assert np.abs(face_colours(painted)[side] - rgb).mean() < 0.05
+
+
+def test_a_mesh_that_cannot_be_painted_is_refused_by_name(mesh):
+    half = mesh.uv.astype(float)
+    both = np.concatenate([mesh.faces, mesh.faces[:, ::-1]])
+    for changes, words in (
+        ({"vertices": mesh.vertices + 3.0}, "a surface of this splat"),
+        ({"uv": half * 2}, "UVs from 0 to 1"),
+        ({"uv": np.zeros_like(half)}, "a place of its own"),
+        ({"faces": both}, "a place of its own"),
+        ({"uv": np.full_like(half, np.nan)}, "NaN or inf in its UVs"),
+        ({"faces": both, "uv": None}, "triangles face outwards"),
+    ):
+        given = {key: value if value is None else value.astype(value.dtype) for key, value in changes.items()}
+        with pytest.raises(InputError, match=words):
+            paint_mesh(ball(), bare(mesh, **given), SMALL)

@@ -252,7 +252,8 @@ def command_test(arguments: argparse.Namespace) -> int:
     if arguments.host:
         tests |= host_suites(arguments.options, failures)
     results = {**{name: FAILED if code else OK for name, code in codes.items()}, **tests}
-    print(*failures, sep="\n", end="\n" if failures else "")
+    for failure in failures:
+        print(failure)
     verdict = FAILED if FAILED in results.values() else OK
     print(f"{verdict}: {', '.join(name for name, result in results.items() if result == verdict)}")
     for name, result in results.items():

@@ -171,8 +171,7 @@ def comfyui(given: Given) -> Surface:
     defaults = {i.id: i.default for i in module.SplatToMesh.GET_SCHEMA().inputs[1:]}
     order = ("resolution", "kernel", "smooth", "level", "min_component", "min_opacity", "color_sharpen")
     made = module._gaussian_to_mesh(splat, 0, *(defaults[name] for name in order), torch.device("cpu"))
-    places, index = np.unique(made[0].numpy(), axis=0, return_inverse=True)
-    return Surface(places.astype(np.float32), index.reshape(-1)[made[1].numpy()].astype(np.int64))
+    return Surface.welded(made[0].numpy().astype(np.float32), made[1].numpy().astype(np.int64))[0]
 
 
 # Fewer triangles

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.utils
 import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.meshes import READ, MeshConfig, paint_mesh
 from ..dreamer_core.settings import own_settings
 from .host.mesh import one_from_mesh, with_texture
-from .host.progress import say
+from .host.progress import counting, say
 from .host.splat import one_from_splat
 from .sockets import CATEGORY, errors_named
 from .widgets import plain_values, plain_widgets
@@ -50,12 +49,6 @@ class DreamerXLBakeTexture(io.ComfyNode):
         with errors_named("Dreamer XL Bake Texture"), torch.inference_mode(False):
             config = MeshConfig(**plain_values(SETTINGS, values))
             gaussians = one_from_splat(splat).to(mm.get_torch_device())
-            bar = comfy.utils.ProgressBar(config.views)
-
-            def tick() -> None:
-                mm.throw_exception_if_processing_interrupted()
-                bar.update(1)
-
-            made, seen = paint_mesh(gaussians, one_from_mesh(mesh), config, tick=tick)
+            made, seen = paint_mesh(gaussians, one_from_mesh(mesh), config, tick=counting(config.views))
             say(f"{made.described()}, {seen:.0%} of it seen", cls.hidden.unique_id)
             return io.NodeOutput(with_texture(mesh, made))

@@ -6,14 +6,13 @@ from io import BytesIO
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.utils
 import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.meshes import MeshConfig, build_mesh, glb_bytes
 from ..dreamer_core.settings import own_settings
 from .host.mesh import to_mesh
-from .host.progress import say
+from .host.progress import counting, say
 from .host.splat import one_from_splat
 from .sockets import CATEGORY, errors_named
 from .widgets import plain_values, plain_widgets
@@ -55,13 +54,7 @@ class DreamerXLMesh(io.ComfyNode):
         with errors_named("Dreamer XL Mesh"), torch.inference_mode(False):
             config = MeshConfig(**plain_values(own_settings(MeshConfig), values))
             gaussians = one_from_splat(splat).to(mm.get_torch_device())
-            bar = comfy.utils.ProgressBar(config.views)
-
-            def tick() -> None:
-                mm.throw_exception_if_processing_interrupted()
-                bar.update(1)
-
-            made = build_mesh(gaussians, config, tick=tick)
+            made = build_mesh(gaussians, config, tick=counting(config.views))
             say(made.described(), cls.hidden.unique_id)
             file = Types.File3D(BytesIO(glb_bytes(made)), file_format="glb")
             return io.NodeOutput(to_mesh(made), file)

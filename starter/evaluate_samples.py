@@ -21,9 +21,8 @@ from dreamer_core.teachers.sdxl.loading import DiffusersSDXL, load_sdxl
 
 from .dataset import WORK
 from .export import OUTPUT
-from .model import alphas_cumprod
 from .studies import prompts_20
-from .train_unet import guided_step
+from .train_unet import guided_ddim
 from .truth import VIEWS, cameras, true_pictures
 from .world import KIND_NAMES, Subject
 
@@ -42,11 +41,8 @@ def draw(teacher: DiffusersSDXL, subject: Subject, steps: int, guidance: float, 
     context = torch.cat([told.tokens, empty.tokens.expand(count, -1, -1)])
     pooled = torch.cat([told.pooled, empty.pooled.expand(count, -1)])
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
-    x, table = noise.repeat(count, 1, 1, 1), alphas_cumprod()
-    times = [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
-    for now, after in zip(times, [*times[1:], None]):
-        x = guided_step(teacher._unet, x, now, after, context, pooled, guidance, table)
-    return teacher.decode(x)
+    x = noise.repeat(count, 1, 1, 1)
+    return teacher.decode(guided_ddim(teacher._unet, x, context, pooled, steps, guidance))
 
 
 def nearness_of(pictures: Tensor, subject: Subject) -> float:

@@ -134,16 +134,23 @@ def guided_step(unet: UNet2DConditionModel, x: Tensor, now: int, after: int | No
     return b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
 
 
+def guided_ddim(unet: UNet2DConditionModel, x: Tensor, context: Tensor, pooled: Tensor, steps: int,
+                guidance: float) -> Tensor:  # fmt: skip
+    """Latents [B, 4, 16, 16] of pictures from noise `x`; the rest is as `guided_step` takes it."""
+    table, times = alphas_cumprod(), [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
+    for now, after in zip(times, [*times[1:], None]):
+        x = guided_step(unet, x, now, after, context, pooled, guidance, table)
+    return x
+
+
 @torch.no_grad()
 def sample(nets: Nets, vae: AutoencoderTiny, prompts: list[str], steps: int = 30, guidance: float = 5.0,
            seed: int = 0) -> Tensor:  # fmt: skip
     """Images [B, 3, 128, 128] in [0, 1] by DDIM with classifier-free guidance, straight from training weights."""
-    generator, table = torch.Generator().manual_seed(seed), alphas_cumprod()
+    generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(prompts), 4, 16, 16, generator=generator).to(nets.unet.device)
     context, pooled = nets.text([*prompts, *[""] * len(prompts)])
-    times = [1 + round(i * 1000 / steps) for i in reversed(range(steps))]
-    for now, after in zip(times, [*times[1:], None]):
-        x = guided_step(nets.unet, x, now, after, context, pooled, guidance, table)
+    x = guided_ddim(nets.unet, x, context, pooled, steps, guidance)
     return (vae.decoder(x.cpu() / vae.config.scaling_factor) + 1).div(2).clamp(0, 1)
 
 

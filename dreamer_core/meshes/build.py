@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..errors import InputError
 from ..gaussians import Gaussians
 from .bake import bake
 from .config import MeshConfig
 from .fusion import BAND, fuse, grid_around
-from .looks import cameras_around, extent, look_around
+from .looks import cameras_around, checked, extent, look_around
 from .packages import require_packages
 from .surface import decimate, extract, normals, smoothed, solid_field
 from .textured import Floats, TexturedMesh
@@ -63,14 +62,6 @@ def build_mesh(
         texture,
         surface.watertight,
     )
-
-
-def checked(gaussians: Gaussians, field: str) -> Gaussians:
-    """Gaussians without NaN and inf. Errors: InputError."""
-    bad = gaussians.check_finite()
-    if bad is not None:
-        raise InputError(field, "finite numbers", f"NaN or inf in its {bad}")
-    return gaussians
 
 
 def _placed(vertices: Floats, config: MeshConfig) -> Floats:

@@ -103,6 +103,14 @@ def cameras_around(place: Extent, views: int, resolution: int) -> Cameras:
     return found
 
 
+def checked(gaussians: Gaussians, field: str) -> Gaussians:
+    """Gaussians without NaN and inf. Errors: InputError."""
+    bad = gaussians.check_finite()
+    if bad is not None:
+        raise InputError(field, "finite numbers", f"NaN or inf in its {bad}")
+    return gaussians
+
+
 def look_around(
     gaussians: Gaussians, place: Extent, cameras: Cameras, renderer: str, tick: Callable[[], None]
 ) -> Looks:

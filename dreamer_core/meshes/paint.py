@@ -11,10 +11,9 @@ from ..errors import InputError
 from ..gaussians import Gaussians
 from ..initializers.mesh import Mesh
 from .bake import Baked, bake
-from .build import checked
 from .config import MeshConfig
 from .fusion import BAND, distances
-from .looks import cameras_around, extent, look_around
+from .looks import cameras_around, checked, extent, look_around
 from .packages import require_packages
 from .surface import Surface
 from .textured import Floats, TexturedMesh
@@ -100,8 +99,7 @@ def paint_mesh(
     if found.seen < LEAST:
         got = f"one of which the pictures of the splat see {found.seen:.0%}"
         raise InputError(field, "a surface whose triangles face outwards", got, "check its winding, or triangles")
-    mesh_made = TexturedMesh(vertices, outwards, uv, faces, found.texture, welded.watertight)
-    return mesh_made, found.seen
+    return TexturedMesh(vertices, outwards, uv, faces, found.texture, welded.watertight), found.seen
 
 
 def smooth_normals(vertices: Floats, faces: np.ndarray) -> tuple[Surface, Floats]:
@@ -109,12 +107,12 @@ def smooth_normals(vertices: Floats, faces: np.ndarray) -> tuple[Surface, Floats
 
     Vertices of one place (the two sides of a seam) have one normal.
     """
-    places, index = np.unique(vertices, axis=0, return_inverse=True)
-    surface = Surface(places, index.reshape(-1)[faces])
+    surface, index = Surface.welded(vertices, faces)
+    places = surface.vertices
     a, b, c = (places[surface.faces[:, i]].astype(np.float64) for i in range(3))
     across = np.cross(b - a, c - a)
     total = np.zeros((len(places), 3))
     for corner in range(3):
         np.add.at(total, surface.faces[:, corner], across)
     unit = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
-    return surface, unit.astype(np.float32)[index.reshape(-1)]
+    return surface, unit.astype(np.float32)[index]

@@ -26,6 +26,13 @@ class Surface:
     vertices: Floats  # [V, 3] world units
     faces: Faces  # [F, 3] counter-clockwise from outside
 
+    @classmethod
+    def welded(cls, vertices: Floats, faces: Faces) -> tuple[Surface, Faces]:
+        """Triangles [F, 3] between `vertices` [V, 3], each place once; and which place every vertex has become [V]."""
+        places, index = np.unique(vertices, axis=0, return_inverse=True)
+        flat = index.reshape(-1)
+        return cls(places, flat[faces]), flat
+
     @property
     def watertight(self) -> bool:
         """Whether every edge joins exactly two triangles that agree on which side is out."""

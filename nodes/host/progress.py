@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import comfy.model_management as mm
 import comfy.utils
 import torch
 
@@ -21,6 +22,17 @@ SHARE = 0.1
 """Of the time may go into previews."""
 SIZE = 256
 """Pixels per side of each of the preview's two views."""
+
+
+def counting(total: int) -> Callable[[], None]:
+    """To be called after each of `total` parts of the work: moves the node's bar, and lets a cancel through."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def tick() -> None:
+        mm.throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    return tick
 
 
 def duration(seconds: float) -> str:

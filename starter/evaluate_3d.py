@@ -70,7 +70,7 @@ def turn(state: OptimizationState) -> tuple[Tensor, Tensor]:
 def judged(state: OptimizationState, subject: Subject) -> tuple[dict[str, float], Tensor]:
     """Nearness to the true object, and shares of views named right; the pictures [VIEWS, H, W, 3]."""
     pictures, coverage = turn(state)
-    kinds, colours = load_judge()(pictures)
+    kinds, colours, _ = load_judge()(pictures)
     kind = kinds.argmax(-1) == KIND_NAMES.index(subject.kind)
     colour = colours.argmax(-1) == COLOUR_NAMES.index(subject.colour)
     shares = {

@@ -170,8 +170,10 @@ def measured(case: Case, before: Gaussians, after: Gaussians) -> dict[str, float
     if case.truth is not None:
         found["psnr_before"] = nearness(old, old_coverage, case.truth).psnr
         found["psnr"] = nearness(pictures, coverage, case.truth).psnr
-        _, colours = load_judge()(pictures)
-        found["judged"] = (colours.argmax(-1) == COLOUR_NAMES.index(case.truth.colour)).float().mean().item()
+        said = load_judge()(pictures)
+        right = said.colours.argmax(-1) == COLOUR_NAMES.index(case.truth.colour)
+        right &= said.patterns.argmax(-1) == PATTERNS.index(case.truth.pattern)
+        found["judged"] = right.float().mean().item()
     if case.lora is not None:
         solid = (coverage > 0.9)[..., None]
         means = (pictures * solid).sum((1, 2)) / solid.sum((1, 2)).clamp_min(1)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .augment import blur
 from .dataset import WORK, draw_images, load_views
-from .judge import Judge, save_judge
+from .judge import WEIGHTS, Judge, read_weights, save_judge
 from .progress import Clock, load_checkpoint, save_atomically
 
 CHECKPOINT = WORK / "judge.pt"
@@ -43,16 +43,17 @@ def soften(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(judge: Judge, softened: bool = False, seed: int = 5) -> dict[str, float]:
-    """The share of the unseen views that the judge names right: kind, colour, both."""
+    """The share of the unseen views that the judge names right: kind, colour, both of them, pattern."""
     views, generator = load_views("test"), torch.Generator().manual_seed(seed)
-    right = torch.zeros(3)
+    right = torch.zeros(4)
     for index in torch.arange(len(views)).split(64):
         images, words = draw_images(views, index, generator, everything=True)
         images = soften(images, generator) if softened else images
-        kinds, colours = judge(images.permute(0, 2, 3, 1))
-        kind, colour = kinds.argmax(-1) == words.kind, colours.argmax(-1) == words.colour
-        right += torch.stack([kind.sum(), colour.sum(), (kind & colour).sum()])
-    return dict(zip(("kind", "colour", "both"), (right / len(views)).tolist()))
+        said = judge(images.permute(0, 2, 3, 1))
+        kind, colour = said.kinds.argmax(-1) == words.kind, said.colours.argmax(-1) == words.colour
+        pattern = said.patterns.argmax(-1) == words.pattern
+        right += torch.stack([kind.sum(), colour.sum(), (kind & colour).sum(), pattern.sum()])
+    return dict(zip(("kind", "colour", "both", "pattern"), (right / len(views)).tolist()))
 
 
 def train(minutes: float, seed: int = 0) -> None:
@@ -63,7 +64,9 @@ def train(minutes: float, seed: int = 0) -> None:
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     state = load_checkpoint(CHECKPOINT)
     step, spent = 0, 0.0
-    if state is not None:
+    if state is None and WEIGHTS.exists():  # goes on from the shipped weights
+        judge.load_state_dict(read_weights(), strict=False)
+    elif state is not None:
         judge.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
@@ -75,9 +78,9 @@ def train(minutes: float, seed: int = 0) -> None:
         index = torch.randint(len(views), (BATCH,), generator=generator)
         images, words = draw_images(views, index, generator, everything=True)
         images = F.avg_pool2d(images, 2)  # the size that the judge looks at
-        kinds, colours = judge.logits(soften(images, generator).contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(kinds, words.kind, label_smoothing=0.02)
-        loss = loss + F.cross_entropy(colours, words.colour, label_smoothing=0.02)
+        said = judge.logits(soften(images, generator).contiguous(memory_format=torch.channels_last))
+        asked = zip(said, (words.kind, words.colour, words.pattern))
+        loss = torch.stack([F.cross_entropy(logits, right, label_smoothing=0.02) for logits, right in asked]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

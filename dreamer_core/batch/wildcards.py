@@ -22,7 +22,7 @@ def expanded(template: str, draws: Any, folder: Path, where: str) -> list[str]:
     `folder` has the word lists: `__animal__` is a line of animal.txt. A text without `{`, `}` and `__` is itself.
     Errors: InputError, `where` begins its field.
     """
-    if draws is not None and (not str(draws).isdigit() or not 1 <= int(draws) <= MOST):
+    if draws is not None and (not str(draws).isdecimal() or not 1 <= int(draws) <= MOST):
         raise InputError(f"{where}: {DRAWS}", f"a whole number from 1 to {MOST}", draws)
     if not DYNAMIC.search(template):
         return [template]

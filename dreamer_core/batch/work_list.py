@@ -219,7 +219,7 @@ def _plain(name: str, value: Any, line: int) -> Any:
         return ",".join(str(part) for part in value)
     if isinstance(value, dict):
         raise InputError(f"line {line}: {name}", "a value, or a list of values", "an object")
-    if isinstance(value, str) and name == "seed" and value.strip().isdigit():
+    if isinstance(value, str) and name == "seed" and value.strip().isdecimal():
         return int(value)
     return value
 

@@ -83,7 +83,7 @@ def checked_items(items: Sequence[Item], shared: Sequence[str]) -> None:
     seen: set[Any] = set()
     for item in items:
         seed_apart = tuple((name, str(value)) for name, value in item.options.items() if name != "seed")
-        if item.line in wrong or (seed_apart in seen and str(item.options.get("seed", 0)).isdigit()):
+        if item.line in wrong or (seed_apart in seen and str(item.options.get("seed", 0)).isdecimal()):
             continue  # a grid of a thousand seeds is checked once
         seen.add(seed_apart)
         try:

@@ -196,7 +196,7 @@ class RunFolder:
         rows, bad = [], 0
         with self.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
             for found in csv.DictReader(file):
-                if not str(found.get("step")).isdigit() or None in found or None in found.values():
+                if not str(found.get("step")).isdecimal() or None in found or None in found.values():
                     bad += 1
                 elif int(found["step"]) < steps:
                     rows.append(found)

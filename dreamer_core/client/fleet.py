@@ -35,7 +35,7 @@ def graph_of(item: Item, graph: Graph, known: Mapping[str, Any]) -> Graph:
     assignments = []
     for name, value in item.options.items():
         if name in PLAIN:
-            whole = name in ("seed", "steps") and str(value).isdigit()
+            whole = name in ("seed", "steps") and str(value).isdecimal()
             given[PLAIN[name]] = int(value) if whole else value
         elif "." in name:
             assignments.append(f"{name}={value}")

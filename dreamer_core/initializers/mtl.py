@@ -67,8 +67,11 @@ def parse_materials(path: Path) -> dict[str, ObjMaterial]:
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str], str]]:
     """Keyword in lower case, words and text of every line."""
+    size = path.stat().st_size
+    if size > AT_MOST:
+        log.warning("%s: only its first %d MiB are read", path, AT_MOST >> 20)
     with path.open("rb") as file:
-        data = file.read(AT_MOST)
+        data = file.read(min(size, AT_MOST))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -100,7 +100,7 @@ class RunStore:
         """The steps at which this run is saved."""
         if self._folder is None:
             return []
-        return [int(p.stem) for p in self._folder.glob(f"*{SUFFIX}") if p.stem.isdigit()]
+        return [int(p.stem) for p in self._folder.glob(f"*{SUFFIX}") if p.stem.isdecimal()]
 
     def _path(self, step: int) -> Path:
         assert self._folder is not None
@@ -115,7 +115,7 @@ class RunStore:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            if path.stem.isdigit():
+            if path.stem.isdecimal():
                 found.append((status.st_mtime_ns, status.st_size, path))
         total = 0
         ranked = sorted(found, key=lambda one: (one[2] == newest, one), reverse=True)

@@ -230,6 +230,15 @@ def test_options_that_are_not_used_are_named(tmp_path, caplog):
     assert "its texture 'gone.png' is not there; read without" in caplog.text
 
 
+def test_materials_beyond_the_bound_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("dreamer_core.initializers.mtl.AT_MOST", 1 << 20)
+    (tmp_path / "a.obj").write_text(QUAD_OBJ)
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd 0 1 0\n" + (1 << 20) * "#")
+    _, rgb = points(tmp_path / "a.obj")
+    assert "a.mtl: only its first 1 MiB are read" in caplog.text
+    np.testing.assert_allclose(rgb.mean(0), [0, 1, 0], atol=0.005)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_is_a_texture_of_some_name(text):
     found = parse_map(text.strip())

@@ -27,7 +27,7 @@ def test_sixty_steps_make_a_red_mushroom():
     teacher, judge = load_sdxl(OUTPUT), load_judge()
 
     def belief():
-        kinds, colours = judge(turn(state)[0][::3])
+        kinds, colours, _ = judge(turn(state)[0][::3])
         return kinds[:, KIND_NAMES.index("mushroom")].mean(), colours[:, COLOUR_NAMES.index("red")].mean()
 
     before = belief()

@@ -206,22 +206,25 @@ def test_vae_keeps_colours() -> None:
 
 
 def test_judge_reads_any_size() -> None:
-    kinds, colours = Judge().eval()(torch.rand(2, 48, 80, 3))
+    kinds, colours, patterns = Judge().eval()(torch.rand(2, 48, 80, 3))
     assert kinds.shape == (2, len(KIND_NAMES))
     assert colours.shape == (2, len(COLOURS))
+    assert patterns.shape == (2, len(PATTERNS))
     assert torch.allclose(kinds.sum(-1), torch.ones(2))
 
 
 @needs_judge
 def test_judge_names_fresh_renders() -> None:
     judge, generator = load_judge(), torch.Generator().manual_seed(7)
-    right = 0
+    right, patterns = 0, 0
     for i, kind in enumerate(KIND_NAMES):
         colour = list(COLOURS)[i % len(COLOURS)]
         cameras = training_cameras(2, generator)
         images = render(Subject(kind, colour, PATTERNS[i % 3]), cameras, random_backgrounds(2, generator))
         right += sum(named == (kind, colour) for named in judge.names(images))
+        patterns += int((judge(images).patterns.argmax(-1) == i % 3).sum())
     assert right >= 30, f"{right} of 32 right"
+    assert patterns >= 29, f"{patterns} of 32 patterns right"
 
 
 @needs_lora

@@ -96,6 +96,7 @@ BAD = [
     ({"prompt": "a __be*__"}, "line 1: prompt: expected a list be*.txt in"),
     ({"prompt": "a #1 {red|blue} mug"}, "line 1: prompt: expected a template without #"),
     ('{"prompt": "a", "seed": 1, "seed": 2}', "line 1: expected one JSON object, got"),
+    ({"prompt": "a", "draws": "\u00b2"}, "line 1: draws: expected a whole number from 1 to"),  # a digit, and no number
     ({"prompt": "a", "name": "index.json"}, "line 1: name: expected none of index.json, report.html"),
     ({"prompt": "a", "name": "Con.1"}, "line 1: name: expected none of Windows' devices, got Con.1"),
     ({"prompt": "a", "name": "é" * 128}, "line 1: name: expected at most 255 bytes, got 256"),

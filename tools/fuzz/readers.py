@@ -12,12 +12,14 @@ from pathlib import Path
 
 import torch
 
+from dreamer_core.batch.work_list import read_work_list
 from dreamer_core.cli.run_folder import RunFolder
 from dreamer_core.errors import InputError
 from dreamer_core.formats import load_gaussians
 from dreamer_core.formats.splat_files import read_metadata
 from dreamer_core.initializers.model_files import read_points
 from dreamer_core.optimize import LearningRates
+from dreamer_core.teachers.multiview.files import adapter_header
 from dreamer_core.teachers.safetensors_header import BrokenFileError
 from dreamer_core.teachers.sdxl.checkpoints import identify
 from dreamer_core.teachers.sdxl.loras import check_lora, read_lora
@@ -54,6 +56,21 @@ def _checkpoint(path: Path) -> None:
     identify(path)
 
 
+def _adapter(path: Path) -> None:
+    adapter_header(path, "--multiview")
+
+
+def _mtl(path: Path) -> None:
+    """The materials of a triangle that uses the first two by their usual names."""
+    shape = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\nusemtl b\nf 3/3 2/2 1/1\n"
+    path.with_suffix(".obj").write_text(f"mtllib {path.name}\n{shape}")
+    _model(path.with_suffix(".obj"))
+
+
+def _work_list(path: Path) -> None:
+    read_work_list(path)
+
+
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "ply": ("a.ply", _splat),
     "compressed_ply": ("a.compressed.ply", _splat),
@@ -61,6 +78,7 @@ READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "spz": ("a.spz", _splat),
     "spz_body": ("a.spz", _splat),
     "obj": ("a.obj", _model),
+    "mtl": ("a.mtl", _mtl),
     "glb": ("a.glb", _model),
     "gltf": ("a.gltf", _model),
     "stl": ("a.stl", _model),
@@ -70,6 +88,9 @@ READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "metrics": ("metrics.csv", _metrics),
     "lora": ("a.safetensors", _lora),
     "checkpoint": ("a.safetensors", _checkpoint),
+    "adapter": ("a.safetensors", _adapter),
+    "work_list": ("list.jsonl", _work_list),
+    "work_list_csv": ("list.csv", _work_list),
 }
 """By name: what the file is called, and what reads it."""
 PACKED: dict[str, Callable[[bytes], bytes]] = {"spz_body": lambda data: gzip.compress(data, 1)}

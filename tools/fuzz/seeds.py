@@ -18,6 +18,22 @@ from dreamer_core.initializers import initial_shape
 from dreamer_core.optimize import LearningRates, OptimizationState, save_state
 from tools.fuzz.__main__ import CORPUS
 
+LIST = """{"defaults": {"preset": "fast", "draws": 2}}
+{"prompt": "a {red|blue} mug", "seed": "0..2", "guidance.gamma": [0.3, 0.9]}
+# a comment
+{"prompt": "a chair", "loras": [["a:0.8"], ["b"]]}
+"""
+TABLE = 'prompt,seed,loras,name\n"a mug, red",0..1,a;b,\na chair,3,,chair\n'
+MATERIALS = """newmtl a
+Kd 0.8 0.1 0.1
+Ks 1 1 1
+d 0.5
+map_Kd -s 2 2 1 -o 0.1 0 0 -clamp on missing.png
+newmtl b
+Kd 0 0 1
+Tr 0.2
+"""
+
 
 def colourful(count: int, coefficients: int) -> Gaussians:
     """A few Gaussians with spherical harmonics."""
@@ -57,6 +73,13 @@ def write_seeds(folder: Path) -> None:
     for name in ("lora", "checkpoint"):
         (folder / name).mkdir(exist_ok=True)
         save_file(lora, folder / name / "lora.safetensors", metadata={"ss_network_args": "{}"})
+    adapter = {"down_blocks.0.attn1.processor.to_q_mv.weight": torch.ones(1, 1)}
+    (folder / "adapter").mkdir(exist_ok=True)
+    save_file(adapter, folder / "adapter" / "whole.safetensors")
+    lists = {"work_list/whole.jsonl": LIST, "work_list_csv/whole.csv": TABLE, "mtl/whole.mtl": MATERIALS}
+    for name, text in lists.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
     unet = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 1, 1)}
     save_file(unet, folder / "checkpoint" / "unet.safetensors")
 

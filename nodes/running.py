@@ -18,7 +18,7 @@ from ..dreamer_core.gaussians import Gaussians
 from ..dreamer_core.guidance import Method
 from ..dreamer_core.optimize import PRESETS, OptimizeConfig, Recipe, StepReport
 from ..dreamer_core.optimize.identity import Identity
-from ..dreamer_core.optimize.presets import unread
+from ..dreamer_core.optimize.presets import STARTER_SIDES, unread
 from ..dreamer_core.optimize.profiles import Fitted, fitted
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.optimize.views import views_at_most
@@ -156,8 +156,14 @@ def without_use(config: OptimizeConfig, base: OptimizeConfig, *given: Overrides 
 
 
 def height_note(prompt: PromptBundle, preset: str) -> str:
-    """That the starter's words for the height are in the prompt of another checkpoint; empty where they are not."""
+    """That the starter's words for the height meet another preset, or its preset lacks them; empty where all fits."""
     begin = prompt.views.blending.overhead_from
+    if preset == "starter" and prompt.views.overhead is None:
+        return (
+            f"the prompt does not tell the height, which the starter's captions do; set overhead to "
+            f"{STARTER_SIDES['overhead']!r} in Dreamer XL Prompt, from {STARTER_SIDES['overhead_from']:g} to "
+            f"{STARTER_SIDES['overhead_to']:g} degrees"
+        )
     if preset == "starter" or prompt.views.overhead is None or begin >= 0:
         return ""
     return (

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dreamer_core.files import write_atomically
+from dreamer_core.optimize.presets import STARTER_ORBIT
 
 from .world import (
     COLOURS,
@@ -31,6 +32,8 @@ from .world import (
 WORK = Path(__file__).with_name("work")
 CHUNK = 40
 """Views of one kind per file."""
+TRACED_FROM = repr(STARTER_ORBIT)
+"""What files of views, and of their latents, say of the cameras, so that those of other cameras are made anew."""
 
 
 def chunk_file(kind: str, chunk: int, split: str = "train") -> Path:
@@ -39,14 +42,14 @@ def chunk_file(kind: str, chunk: int, split: str = "train") -> Path:
 
 
 def render_chunk(kind: str, chunk: int, split: str = "train") -> None:
-    """Trace one chunk, reproducible from its name alone, unless it exists."""
+    """Trace one chunk, reproducible from its name and the cameras alone, unless it exists."""
     path = chunk_file(kind, chunk, split)
-    if path.exists():
+    if path.exists() and torch.load(path, weights_only=True).get("cameras") == TRACED_FROM:
         return
     generator = torch.Generator().manual_seed(zlib.crc32(path.name.encode()))
     cameras = training_cameras(CHUNK, generator)
     layers = (render_layers(kind, cameras) * 255).round().byte()
-    state = {"layers": layers, "azimuth": cameras.azimuth, "elevation": cameras.elevation}
+    state = {"layers": layers, "azimuth": cameras.azimuth, "elevation": cameras.elevation, "cameras": TRACED_FROM}
     write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
@@ -71,12 +74,15 @@ class Views:
 
 
 def load_views(split: str = "train", chunks: int | None = None) -> Views:
-    """All traced views of a split (the first `chunks` files of each kind)."""
+    """All traced views of a split (the first `chunks` files of each kind). Errors: FileNotFoundError."""
     layers, kinds, azimuths, elevations = [], [], [], []
     for index, kind in enumerate(KIND_NAMES):
         files = sorted((WORK / "layers").glob(f"{split}_{kind}_*.pt"))[:chunks]
         for file in files:
             data = torch.load(file, weights_only=True)
+            if data.get("cameras") != TRACED_FROM:
+                remedy = "run `python -m starter.train --stage data`, with as many --chunks as there are"
+                raise FileNotFoundError(f"{file.name} shows what other cameras see; {remedy}")
             layers.append(data["layers"])
             azimuths.append(data["azimuth"])
             elevations.append(data["elevation"])

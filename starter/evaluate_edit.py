@@ -193,22 +193,32 @@ def measured(case: Case, before: Gaussians, after: Gaussians) -> dict[str, float
 
 MUG, CAR = Subject("mug", "red"), Subject("car", "red")
 HANDLE = Region((Box((0.66, 0.0, 0.0), (0.42, 0.9, 0.4)),))
-REFINE = {"edit.strength": 0.3, "edit.colours": 1.0, "guidance.method": "sds", "guidance.cfg": 4.0}
-PATTERN = {"edit.strength": 0.95}
+ALL_AT_ONCE = {"edit.sizes_from": 0.0, "edit.positions_from": 0.0, "edit.position_rate": 1.0}
+"""No order, and positions as fast as colours: what a pattern or a blur needs."""
+REFINE = {
+    "edit.strength": 0.3, "edit.colours": 0.02, "edit.patches": 64, "edit.silhouette": 0.02, "edit.depth": 0.0,
+    "guidance.method": "sds", "guidance.cfg": 4.0, **ALL_AT_ONCE,
+}  # fmt: skip
+PATTERN = {"edit.strength": 0.95, **ALL_AT_ONCE}
+TSM_PATTERN = {**PATTERN, "guidance.method": "tsm"}
 CASES = (
     Case("gold", MUG, "a red mug", None, "restyle", lora="gold.safetensors"),
     Case("handle", MUG, "a blue mug", None, given={"edit.change": "colours"}, region=HANDLE),
     Case("blue", CAR, "a blue car", Subject("car", "blue")),
+    Case("blue, TSM", CAR, "a blue car", Subject("car", "blue"), given={"guidance.method": "tsm"}),
+    Case("striped", CAR, "a red striped car", Subject("car", "red", "striped"), given=PATTERN),
+    Case("striped, TSM", CAR, "a red striped car", Subject("car", "red", "striped"), given=TSM_PATTERN),
     Case("refine", MUG, "a red mug", MUG, "restyle", REFINE, spoil=spoiled),
     Case("refine, unblurred", MUG, "a red mug", MUG, "restyle", REFINE),
-    Case("striped", CAR, "a red striped car", Subject("car", "red", "striped"), given=PATTERN),
+    Case("refine, car", CAR, "a red car", CAR, "restyle", REFINE, spoil=spoiled),
+    Case("refine, unblurred car", CAR, "a red car", CAR, "restyle", REFINE),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m starter.evaluate_edit", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="default: all")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="plain Optimize in place of restyle and edit")
     parser.add_argument("--out", type=Path, default=WORK / "edit")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .dataset import WORK, Words, draw_images, load_views
+from .dataset import TRACED_FROM, WORK, Words, draw_images, load_views
 from .progress import CPU, half_precision, save_atomically
 from .train_vae import load_vae
 
@@ -23,7 +23,7 @@ ROUNDS = 4
 
 
 def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> None:
-    """Encode every view `rounds` times into shards of `SHARD` latents; those of this very autoencoder are kept."""
+    """Encode every view `rounds` times into shards of `SHARD` latents; those of this autoencoder and cameras stay."""
     views, vae = load_views(), load_vae().to(memory_format=torch.channels_last)
     scale = float(vae.config.scaling_factor)
     jobs = []
@@ -35,7 +35,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
         turn, i, part = job
         path = folder / f"{turn:02d}_{i:03d}.pt"
         found = torch.load(path, weights_only=True) if path.exists() else {}
-        if found.get("scale") == scale and set(NAMES) <= set(found):
+        if (found.get("scale"), found.get("cameras")) == (scale, TRACED_FROM) and set(NAMES) <= set(found):
             return
         generator = torch.Generator().manual_seed(1000 * turn + i)
         pieces, words = [], []
@@ -46,7 +46,7 @@ def encode_all(rounds: int = ROUNDS, style: str = "", folder: Path = FOLDER) -> 
                 pieces.append((vae.encoder(images).float() * scale).half().contiguous())
             words.append(said)
         stacked = {n: torch.cat([getattr(w, n) for w in words]) for n in NAMES}
-        save_atomically({"latents": torch.cat(pieces), "scale": scale, **stacked}, path)
+        save_atomically({"latents": torch.cat(pieces), "scale": scale, "cameras": TRACED_FROM, **stacked}, path)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -34,28 +34,28 @@ class EditSettings(Settings):
     ] = "all"
     silhouette: Annotated[
         float,
-        Knob(f"How firmly the outline is kept. {_SIZE} where coverage is off by 0.1. 0: not at all.", 0.0, 100.0, 0.5),
+        Knob(f"How firmly the outline is kept. {_SIZE} where coverage is off by 0.1. 0: not at all.", 0.0, 100.0, 0.01),
     ] = 4.0
     depth: Annotated[
         float,
         Knob(
             f"How firmly the surface keeps its place. {_SIZE} where depth is off by 0.05 (of an object of radius 0.8). "
             "0: not at all.",
-            0.0, 100.0, 0.5,
+            0.0, 100.0, 0.01,
         ),
     ] = 1.0  # fmt: skip
     colours: Annotated[
         float,
         Knob(
             f"How firmly the colours of large areas are kept. {_SIZE} where a patch is off by 0.1. 0: not at all, for "
-            "other colours. Good: 0.5 to 2 to refine.",
-            0.0, 100.0, 0.1,
+            "other colours. Good: 0.5 to 2 to keep a good splat, 0.02 to refine a spoiled one.",
+            0.0, 100.0, 0.01,
         ),
     ] = 0.0  # fmt: skip
     patches: Annotated[
         int,
         Knob(
-            "Patches per side of the picture whose mean colours are kept. Fewer: larger areas. Good: 4 to 16.",
+            "Patches per side of the picture whose mean colours are kept. Fewer: larger areas. Good: 4 to 16; 64 to refine.",
             1, 256, 1, advanced=True,
         ),
     ] = 8  # fmt: skip

@@ -18,7 +18,7 @@ from dreamer_core.teachers.teacher import Conditioning
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from starter import train_unet
+from starter import dataset, train_unet
 from starter.dataset import draw_words
 from starter.export import OUTPUT
 from starter.judge import WEIGHTS, Judge, load_judge
@@ -211,6 +211,18 @@ def test_judge_reads_any_size() -> None:
     assert colours.shape == (2, len(COLOURS))
     assert patterns.shape == (2, len(PATTERNS))
     assert torch.allclose(kinds.sum(-1), torch.ones(2))
+
+
+def test_views_of_other_cameras_are_traced_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(dataset, "WORK", tmp_path)
+    monkeypatch.setattr(dataset, "CHUNK", 1)
+    dataset.render_chunk("mug", 0)
+    assert len(dataset.load_views()) == 1
+    monkeypatch.setattr(dataset, "TRACED_FROM", "farther away")
+    with pytest.raises(FileNotFoundError, match=r"train_mug_000\.pt shows what other cameras see"):
+        dataset.load_views()
+    dataset.render_chunk("mug", 0)
+    assert len(dataset.load_views()) == 1
 
 
 @needs_judge

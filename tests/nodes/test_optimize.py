@@ -367,6 +367,7 @@ def test_the_starters_words_for_the_height_are_named_beside_another_preset(ours,
     assert [note(prompt, "fast") for prompt in (plain, from_above)] == ["", ""]
     assert note(level, "starter") == ""
     assert "from -10 degrees up" in note(level, "fast")
+    assert "set overhead to 'overhead view' in Dreamer XL Prompt, from -10 to 90 degrees" in note(plain, "starter")
 
 
 def test_a_look_at_the_teacher(execute, loaded, monkeypatch, ours):

@@ -87,7 +87,7 @@ def _log_scales(rows: Mapping[str, Column], names: Sequence[str]) -> Tensor:  # 
 
 def _rest_names(rows: Mapping[str, Column], path: Path, field: str) -> list[str]:
     """Columns of the higher coefficients, in order. Errors: InputError for holes, or channels of different length."""
-    found = sorted(int(name[7:]) for name in rows if re.fullmatch(r"f_rest_\d{1,4}", name))
+    found = sorted(int(name[7:]) for name in rows if re.fullmatch(r"f_rest_(0|[1-9][0-9]{0,3})", name))
     if len(found) % 3 or found != list(range(len(found))):
         got = f"{path} with {len(found)}, up to f_rest_{found[-1]}"
         raise InputError(field, "f_rest attributes without gaps, as many for each of three colours", got, EXPORT)

@@ -112,11 +112,19 @@ def _number(name: str) -> str:
     return name[len(name.rstrip("0123456789")) :]
 
 
+def _is_zero(weight: str) -> bool:
+    """Whether what a text says behind a LoRA's name is the number 0; a slip of the pen is not."""
+    try:
+        return float(weight) == 0
+    except ValueError:
+        return False
+
+
 def _note(key: str, value: Any, found: Files) -> None:
     """Add the files that a widget names; some widgets hold several LoRAs, each with a switch and a strength."""
     if isinstance(value, str):
         for lora, weight in IN_A_PROMPT.findall(value):
-            if weight in ("", "-", ".") or float(weight):
+            if not _is_zero(weight):
                 found.loras.append(lora)
         if value.lower().endswith(FILES):
             (found.loras if "lora" in key.lower() else found.checkpoints).append(value)

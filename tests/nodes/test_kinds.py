@@ -104,7 +104,10 @@ GRAPHS = {
             "1": loader("sd_xl_base_1.0.safetensors"),
             "2": {
                 "class_type": "Lora tag loader",
-                "inputs": {"text": "a cat <lora:gold:0.5> <lora:sdxl_lightning_8step_lora:1>", "model": ["1", 0]},
+                "inputs": {
+                    "text": "a cat <lora:lcm:0.0> <lora:gold:0.5.> <lora:sdxl_lightning_8step_lora:1>",
+                    "model": ["1", 0],
+                },
             },
             "9": optimize("2"),
         },

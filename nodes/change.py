@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import Types, io
 
-from ..dreamer_core.editing.config import STEPS, TASKS, EditConfig, Task, edit_config
+from ..dreamer_core.editing.config import STEPS, TASKS, EditConfig, Task, edit_config, unread_edit
 from ..dreamer_core.editing.regions import Region
 from ..dreamer_core.editing.settings import EditSettings
 from ..dreamer_core.editing.work import Work
@@ -50,7 +50,12 @@ def _inputs(task: Task) -> list[io.Input]:
             widget.advanced = True
     sizes = {w.id: w for w in preset_widgets(top_level()[name] for name in ("views", "resolution", "memory"))}
     steps = io.Int.Input(
-        "steps", default=STEPS, min=1, max=1_000_000, optional=True, tooltip=f"Steps. {STEPS} is enough for most."
+        "steps",
+        default=STEPS,
+        min=1,
+        max=1_000_000,
+        optional=True,
+        tooltip=f"Steps, over which all that changes in turn is spread. {STEPS} is enough for most.",
     )
     wired = "Not wired: the preset's."
     return [
@@ -137,6 +142,10 @@ def change(
         raise InputError("prompt", "what the splat should be", "an empty text")
     work = Work.of(given, config.edit, free, source)
     touched = [name for one in wired for name in one or ()]
+    own = [f"edit.{s.field}" for s in SETTINGS if getattr(config.edit, s.field) != getattr(TASKS[task], s.field)]
+    useless = joined(
+        useless, *(f"no effect: {n} ({why})" for n, why in unread_edit(config.edit, [*own, *touched]).items())
+    )
     unused = multiview_note(config, model, touched)
     renderer = values.get("renderer") or "auto"
     made, _ = run(

@@ -21,6 +21,7 @@ from .host.progress import say
 from .host.results import PICTURE_SIZE, PICTURES, view_ui
 from .host.splat import one_from_splat
 from .sockets import CATEGORY, DreamerRegion, chosen, errors_named, wrong_choice
+from .view import around_input
 
 FAR = 1e9
 TINT = (1.0, 0.45, 0.05)
@@ -60,6 +61,7 @@ def _mask_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "behind", default=False, optional=True, tooltip="Whether what is hidden behind the mask counts, too."
         ),
+        around_input(),
     ]
 
 
@@ -79,7 +81,7 @@ def _part(given: Mapping[str, Any]) -> Part:
     azimuth, elevation, distance, fov = (float(v if given.get(n) is None else given[n]) for n, v in camera.items())
     height, width = masks.shape[1:]
     views = orbit_cameras([azimuth], elevation, distance, math.radians(fov), width, height)
-    return Seen(masks, views, bool(given.get("behind")))
+    return Seen(masks, views, bool(given.get("behind")), given.get("around") == "splat")
 
 
 def tinted(gaussians: Gaussians, inside: torch.Tensor) -> Gaussians:
@@ -157,8 +159,10 @@ class DreamerXLRegion(io.ComfyNode):
             given = chosen(shape, "shape", SHAPES)
             region = Region((_part(given), *((also,) if also is not None else ())), outside)
             gaussians = one_from_splat(splat)
-            inside = region.mask(gaussians)
-            say(f"{int(inside.sum()):,} of {len(gaussians):,} Gaussians", cls.hidden.unique_id)
+            inside = region.holds(gaussians)
+            count = int(inside.sum())
+            empty = "" if count else ": move or resize the region before it is used"
+            say(f"{count:,} of {len(gaussians):,} Gaussians{empty}", cls.hidden.unique_id)
             marked = tinted(gaussians, inside)
             device = mm.get_torch_device()
             placed = Placement.of(marked).place(marked).to(device)

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import Types, io
 
 from ..dreamer_core.cameras import Cameras, turntable
+from ..dreamer_core.editing.placement import Placement
 from ..dreamer_core.media import render_outputs
 from .host.images import cancellable, depth_image, parse_color
 from .host.splat import from_splat, refuse_empty
@@ -30,6 +31,19 @@ def _cameras(
         fov=math.radians(fov),
         start=path.get("azimuth") or 0.0,
         half_width=half_width or None,
+    )
+
+
+def around_input() -> io.Input:
+    """What a camera goes round."""
+    return io.Combo.Input(
+        "around",
+        options=["origin", "splat"],
+        default="origin",
+        optional=True,
+        advanced=True,
+        tooltip="What the camera goes round. splat: its middle, and its radius counts as 0.8, as Dreamer XL Edit sees "
+        "it; for scans that lie elsewhere.",
     )
 
 
@@ -122,6 +136,7 @@ class DreamerXLRender(io.ComfyNode):
                     tooltip="Above 0: parallel rays (an orthographic camera) that show so many world units to each "
                     "side, in place of fov. 1.1 shows an object of radius 1 whole. 0: perspective.",
                 ),
+                around_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="Views on the background."),
@@ -151,12 +166,15 @@ class DreamerXLRender(io.ComfyNode):
         fov: float = 31.5,
         background: str = "#ffffff",
         half_width: float = 0.0,
+        around: str = "origin",
         **_: Any,
     ) -> io.NodeOutput:
         with errors_named("Dreamer XL Render"):
             cameras = _cameras(chosen(path, "path", PATHS), resolution, elevation, radius, fov, half_width)
             color, device = parse_color(background), mm.get_torch_device()
             parts = refuse_empty(from_splat(splat))
+            if around == "splat":
+                parts = [Placement.of(part).place(part) for part in parts]
             shape = (len(parts) * len(cameras), cameras.height, cameras.width)
             images, alphas, depths = (torch.empty(*shape, channels) for channels in (3, 1, 1))
             outputs = (out for g in parts for out in render_outputs(g.to(device), cameras, color, depth=True))

@@ -197,7 +197,7 @@ ALL_AT_ONCE = {"edit.sizes_from": 0.0, "edit.positions_from": 0.0, "edit.positio
 """No order, and positions as fast as colours: what a pattern or a blur needs."""
 REFINE = {
     "edit.strength": 0.3, "edit.colours": 0.02, "edit.patches": 64, "edit.silhouette": 0.02, "edit.depth": 0.0,
-    "guidance.method": "sds", "guidance.cfg": 4.0, **ALL_AT_ONCE,
+    "guidance.method": "sds", "guidance.cfg": 4.0, "guidance.cfg_fade": 0.83, **ALL_AT_ONCE,
 }  # fmt: skip
 PATTERN = {"edit.strength": 0.95, **ALL_AT_ONCE}
 TSM_PATTERN = {**PATTERN, "guidance.method": "tsm"}
@@ -215,6 +215,33 @@ CASES = (
 )
 
 
+def side_by_side(names: Sequence[str], folder: Path, to: Path) -> None:
+    """A row for each case: what came in, what became of it, and what plain Optimize made of it where that was run."""
+    from PIL import Image
+
+    pictures = [Image.open(folder / f"{file_name(name)}.png") for name in names]
+    width, height = pictures[0].width, pictures[0].height // 2
+    sheet = Image.new("RGB", (3 * width, height * len(names)), "white")
+    for row, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+        sheet.paste(picture.crop((0, 0, width, height)), (0, row * height))
+        sheet.paste(picture.crop((0, height, width, 2 * height)), (width, row * height))
+        other = folder / f"{file_name(plainly(name))}.png"
+        if other.exists():
+            sheet.paste(Image.open(other).crop((0, height, width, 2 * height)), (2 * width, row * height))
+    write_atomically(to, lambda path: sheet.save(path, format="JPEG", quality=90))
+
+
+def plainly(name: str) -> str:
+    return f"{name}, plain"
+
+
+def file_name(name: str) -> str:
+    return name.replace(", ", "-")
+
+
+SHOWN = ("gold", "handle", "blue", "striped", "refine")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m starter.evaluate_edit", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="default: all")
@@ -222,7 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="plain Optimize in place of restyle and edit")
     parser.add_argument("--out", type=Path, default=WORK / "edit")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="only draw what is in --out side by side")
     options = parser.parse_args(arguments)
+    if options.picture:
+        side_by_side(SHOWN, options.out, options.picture)
+        return
     torch.set_num_threads(1)
     file = options.out / "results.json"
     for case in CASES:
@@ -238,13 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             after, evaluations = change(case, start, teacher, options.steps, options.seed)
         row = {"steps": options.steps, "evaluations": evaluations, **measured(case, start, after)}
         row |= {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - busy, 1)}
-        name = f"{case.name}, plain" if options.plain else case.name
+        name = plainly(case.name) if options.plain else case.name
         print(name, {key: round(value, 3) for key, value in row.items()}, flush=True)
         found = {**(json.loads(file.read_text()) if file.exists() else {}), name: row}
         text = json.dumps(found, indent=1) + "\n"
         write_atomically(file, lambda path: path.write_text(text))  # noqa: B023
         sides = torch.cat([seen(g)[0][:: VIEWS // 4] for g in (start, after)])
-        write_png(contact_sheet(sides, 4), options.out / f"{name.replace(', ', '-')}.png")
+        write_png(contact_sheet(sides, 4), options.out / f"{file_name(name)}.png")
 
 
 if __name__ == "__main__":

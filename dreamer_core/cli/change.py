@@ -40,6 +40,8 @@ from .initial import content_hash
 
 CAMERA = (0.0, 15.0, 3.5, 31.5)
 """Azimuth, elevation, distance and field of view that a mask's picture is rendered with, unless it says otherwise."""
+LENS = ((-90.0, 90.0), (0.01, 1e9), (1.0, 150.0))
+"""Bounds of the last three."""
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,6 +85,12 @@ def _add_region_options(parser: argparse.ArgumentParser) -> None:
         f"@{','.join(f'{value:g}' for value in CAMERA)}; degrees, the splat's own units)",
     )
     parser.add_argument("--behind", action="store_true", help="with --mask: also what is hidden behind it")
+    parser.add_argument(
+        "--around",
+        choices=("origin", "splat"),
+        help="with --mask: what its cameras go round; splat: its middle, and its radius counts as 0.8, as the "
+        "change itself sees it, for one that lies elsewhere (default: origin)",
+    )
     parser.add_argument("--outside", action="store_true", help="all but the region may change")
 
 
@@ -96,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
         args.prompt = PROMPT_SHOWN
     if task == "edit" and args.source is None and not args.show:
         raise InputError("--from", "what the splat is, such as 'a red car'", "nothing")
+    for option, text in (("--from", args.source), (where, args.prompt)):
+        if text is not None and not text.strip():
+            raise InputError(option, "a description, such as 'a red car'", "an empty text")
     everything = build_config(args, PRESETS[preset_name(args)], task)
     assert isinstance(everything, ChangeConfig)
     method = everything.guidance.method
@@ -112,8 +123,9 @@ def run(args: argparse.Namespace) -> int:
 
     def begin(device: torch.device) -> Beginning:
         gaussians = load_gaussians(args.file.expanduser())
-        free = None if region is None else _named("--region", lambda: region.mask(gaussians))
-        work = _named("--region", lambda: Work.of(gaussians, config.edit, free, up=args.up, yaw=args.yaw))
+        asked = "--region" if args.region else "--mask"
+        free = None if region is None else _named(asked, lambda: region.mask(gaussians))
+        work = _named(asked, lambda: Work.of(gaussians, config.edit, free, up=args.up, yaw=args.yaw))
         _tell(work)
         return Beginning(None, _described(args, gaussians, work, source is not None), work, source)
 
@@ -125,7 +137,7 @@ def _named(option: str, make: Any) -> Any:
     try:
         return make()
     except InputError as error:
-        field = option if error.field == "region" else f"--{error.field}"
+        field = option if error.field == "region" else f"--{error.field.removeprefix('edit.')}"
         raise InputError(field, error.expected, error.got, error.remedy) from error
 
 
@@ -151,9 +163,9 @@ def _region(args: argparse.Namespace) -> Region | None:
     """Errors: InputError."""
     parts = [parse_part(text) for text in args.region]
     if args.mask:
-        parts += _masks(args.mask, args.behind)
-    elif args.behind:
-        raise InputError("--behind", "--mask beside it", "none")
+        parts += _masks(args.mask, args.behind, args.around == "splat")
+    elif args.behind or args.around:
+        raise InputError("--behind" if args.behind else "--around", "--mask beside it", "none")
     if not parts:
         if args.outside:
             raise InputError("--outside", "--region or --mask beside it", "none")
@@ -161,7 +173,7 @@ def _region(args: argparse.Namespace) -> Region | None:
     return Region(tuple(parts), args.outside)
 
 
-def _masks(texts: list[str], behind: bool) -> list[Part]:
+def _masks(texts: list[str], behind: bool, around_splat: bool) -> list[Part]:
     """With `behind` the masks hold together, otherwise each counts by itself."""
     from PIL import Image
 
@@ -169,7 +181,7 @@ def _masks(texts: list[str], behind: bool) -> list[Part]:
     for text in texts:
         name, camera = _camera(text)
         try:
-            picture = eight_bits(Image.open(name)).convert("L")
+            picture = _white(eight_bits(Image.open(Path(name).expanduser())))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError("--mask", "a picture", f"{name} ({error})") from error
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -178,10 +190,18 @@ def _masks(texts: list[str], behind: bool) -> list[Part]:
         angle = float(torch.deg2rad(torch.tensor(fov)))
         cameras.append(orbit_cameras([azimuth], elevation, distance, angle, picture.width, picture.height))
     if behind and len({mask.shape for mask in masks}) == 1:
-        return [Seen(torch.cat(masks), _together(cameras), behind=True)]
+        return [Seen(torch.cat(masks), _together(cameras), True, around_splat)]
     if behind:
         raise InputError("--mask", "pictures of one size with --behind", ", ".join(texts))
-    return [Seen(mask, camera) for mask, camera in zip(masks, cameras, strict=True)]
+    return [Seen(mask, camera, False, around_splat) for mask, camera in zip(masks, cameras, strict=True)]
+
+
+def _white(picture: Any) -> Any:
+    """A picture of PIL in grey; what is transparent is black."""
+    from PIL import Image
+
+    shown = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", shown.size, "black"), shown).convert("L")
 
 
 def _together(cameras: list[Cameras]) -> Cameras:
@@ -200,7 +220,7 @@ def _together(cameras: list[Cameras]) -> Cameras:
 def _camera(text: str) -> tuple[str, tuple[float, ...]]:
     """File and camera of one --mask."""
     name, at, numbers = text.rpartition("@")
-    if not at or Path(text).is_file():
+    if not at or Path(text).expanduser().is_file():
         return text, CAMERA
     try:
         given = [float(part) for part in numbers.split(",")]
@@ -208,4 +228,8 @@ def _camera(text: str) -> tuple[str, tuple[float, ...]]:
         raise InputError("--mask", "FILE.png[@AZIMUTH,ELEVATION,DISTANCE,FOV]", text) from error
     if not 1 <= len(given) <= len(CAMERA) or not all(abs(n) < float("inf") for n in given):
         raise InputError("--mask", "one to four numbers after the @", text)
-    return name, (*given, *CAMERA[len(given) :])
+    camera = (*given, *CAMERA[len(given) :])
+    for what, value, low, high in zip(("ELEVATION", "DISTANCE", "FOV"), camera[1:], *zip(*LENS)):
+        if not low <= value <= high:
+            raise InputError("--mask", f"{what} from {low:g} to {high:g} after the @", f"{value:g}")
+    return name, camera

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-from ..editing.config import EditConfig, Task, edit_config
+from ..editing.config import EditConfig, Task, edit_config, unread_edit, with_schedule
 from ..editing.settings import EditSettings
 from ..errors import InputError
 from ..optimize import PRESETS, OptimizeConfig, Preset
@@ -108,11 +108,14 @@ def build_config(args: argparse.Namespace, preset: Preset, task: Task | None = N
     if other != args.prompt:  # which names the folder, and is what Shap-E is asked for
         raise InputError("--set prompt.prompt", f"the same as PROMPT, {args.prompt!r}", repr(other), "write it once")
     try:
-        made = configured(everything, {"prompt.prompt": args.prompt, **given, **assigned}, args.cameras)
+        said = {"prompt.prompt": args.prompt, **given, **assigned}
+        made = configured(everything, said if task is None else with_schedule(said), args.cameras)
         _check_read(made, everything, {**given, **assigned})
         return made
     except InputError as error:
         name = "prompt.prompt" if error.field == "prompt" else error.field
+        if task is not None and name == "schedule_steps" and name not in assigned:
+            name = "steps"  # which it follows
         if name in assigned or name not in (*given, "prompt.prompt"):
             shown = f"--set {name}"
         else:
@@ -151,7 +154,10 @@ def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]
     for name in given:
         if name in (f"guidance.{field}" for field in method.ignores):
             raise InputError(name, f"a setting that {method.name} reads", "one that it does not", "leave it out")
+    given = set(given)
     found = unread(made, base, given)
+    if isinstance(made, ChangeConfig):
+        found |= unread_edit(made.edit, given)
     if made.prompt.side != base.prompt.side and made.prompt.left and made.prompt.right:
         found["prompt.side"] = "both prompt.left and prompt.right are set"
     for name, why in found.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -14,9 +14,13 @@ from ..optimize.recipe import OptimizeConfig, Recipe
 from ..optimize.regularizers import RegularizerConfig
 from ..setting_values import changed
 from .settings import EditSettings
+from .stages import FULL_SPEED
 
 Task = Literal["restyle", "edit"]
 STEPS = 300
+ANCHORED = ("silhouette", "depth", "colours", "patches")
+ORDER = ("sizes_from", "positions_from", "position_rate")
+"""Fields of `EditSettings`."""
 EDIT_CFG = 7.5
 """Guidance scale of the delta, as published for pictures."""
 
@@ -38,6 +42,11 @@ class EditConfig(OptimizeConfig):
         super().__post_init__()
         if self.cleanup.enabled:
             raise InputError("cleanup.enabled", "false: what is not edited must stay", True, "clean up afterwards")
+        frozen = "strength 0" if self.edit.strength == 0 else f"change={self.edit.change}"
+        if self.density.enabled and (self.edit.strength == 0 or self.edit.change != "all"):
+            raise InputError("density.enabled", f"false with {frozen}: Gaussians must not come or go", True)
+        if self.edit.harmonics == "flatten" and self.edit.change == "shape":
+            raise InputError("edit.harmonics", "keep with change=shape: colours stay as they are", "flatten")
 
     @property
     def recipe(self) -> EditRecipe:
@@ -80,4 +89,29 @@ def edit_config(preset: Preset, task: Task, given: Mapping[str, Any] | None = No
     edit = changed(TASKS[task], own, "edit") if own else TASKS[task]
     base = changing(preset.change or preset.config, task, edit)
     whole = EditConfig(**{f.name: getattr(base, f.name) for f in fields(OptimizeConfig)}, edit=edit)
-    return configured(whole, given)
+    return configured(whole, with_schedule(given))
+
+
+def with_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; fewer steps than usual shorten a schedule that is not given, so that everything has its turn."""
+    few = "steps" in given and given["steps"] < STEPS
+    return {"schedule_steps": given["steps"], **given} if few else dict(given)
+
+
+def unread_edit(edit: EditSettings, given: Iterable[str]) -> dict[str, str]:
+    """Of the `given` settings, by dotted name, those of the edit that have no effect -> why."""
+    why: dict[str, str] = {}
+    if edit.strength == 0:
+        why |= dict.fromkeys(("change", *ANCHORED, *ORDER), "edit.strength is 0")
+    if edit.change == "colours":
+        why |= dict.fromkeys(("silhouette", "depth", *ORDER), "edit.change is colours")
+    if edit.change == "shape":
+        why |= dict.fromkeys(("sizes_from", "positions_from"), "edit.change is shape")
+    if edit.colours == 0:
+        why["patches"] = "edit.colours is 0"
+    if edit.positions_from < edit.sizes_from:
+        why["positions_from"] = "positions change after edit.sizes_from at the earliest"
+    given = set(given)
+    if "guidance.t_max" in given and edit.strength >= FULL_SPEED:
+        why["strength"] = "guidance.t_max is given"
+    return {f"edit.{name}": reason for name, reason in why.items() if f"edit.{name}" in given}

@@ -17,6 +17,7 @@ from ..cameras import Cameras
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..rendering import RasterizeCall, RenderOutput, rasterize
+from .placement import Placement
 
 Vector = tuple[float, float, float]
 SEEN = 0.5
@@ -101,6 +102,8 @@ class Seen(Part):
     masks: Tensor  # [C, H, W] in [0, 1]
     cameras: Cameras
     behind: bool = False
+    around_splat: bool = False
+    """Whether the cameras see the splat as those of an edit do (`Placement`); else where and as large as it is."""
     kind = "masks"
 
     def __post_init__(self) -> None:
@@ -109,6 +112,8 @@ class Seen(Part):
             raise InputError("region", f"masks of shape {expected}", tuple(self.masks.shape))
 
     def holds(self, gaussians: Gaussians) -> Tensor:
+        if self.around_splat:
+            gaussians = Placement.of(gaussians).place(gaussians)
         return self._behind(gaussians) if self.behind else self._in_front(gaussians)
 
     def _in_front(self, gaussians: Gaussians) -> Tensor:
@@ -197,4 +202,8 @@ def part_of(kind: str, numbers: Sequence[float]) -> Part:
     x, y, z, *rest = numbers
     if kind == "box":
         return Box((x, y, z), (rest[0], rest[1], rest[2]))
-    return Sphere((x, y, z), rest[0]) if kind == "sphere" else Nearest((x, y, z), int(rest[0]))
+    if kind == "sphere":
+        return Sphere((x, y, z), rest[0])
+    if rest[0] != int(rest[0]):
+        raise InputError("region", "a whole number of Gaussians", rest[0])
+    return Nearest((x, y, z), int(rest[0]))

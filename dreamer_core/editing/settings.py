@@ -55,7 +55,8 @@ class EditSettings(Settings):
     patches: Annotated[
         int,
         Knob(
-            "Patches per side of the picture whose mean colours are kept. Fewer: larger areas. Good: 4 to 16; 64 to refine.",
+            "Patches per side of the picture whose mean colours are kept. Fewer: larger areas. Good: 4 to 16; 64 to "
+            "refine.",
             1, 256, 1, advanced=True,
         ),
     ] = 8  # fmt: skip

@@ -44,7 +44,9 @@ class Work:
         if not bool(free.any()):
             raise InputError("region", "at least one Gaussian in it", "none", "move or enlarge it")
         if settings.focus == "region" and bool(free.all()):
-            raise InputError("edit.focus", "a region to go round", "none", "leave it at whole")
+            raise InputError(
+                "edit.focus", "a region to go round", "none, or one that holds everything", "set it to whole"
+            )
         gaussians, note = _with_harmonics(gaussians, settings, free)
         placement = Placement.of(gaussians, free if settings.focus == "region" else None, up, yaw)
         placed = placement.place(gaussians)
@@ -84,8 +86,10 @@ class Work:
 def _with_harmonics(gaussians: Gaussians, settings: EditSettings, free: Tensor) -> tuple[Gaussians, str]:
     """The splat with its harmonics kept or flattened, and what to tell."""
     degree = gaussians.sh_degree
+    if settings.strength == 0:
+        return gaussians, "strength 0: nothing changes"
     if degree == 0:
-        return gaussians, ""
+        return gaussians, "no view-dependent colours to flatten" if settings.harmonics == "flatten" else ""
     if settings.harmonics == "keep":
         return gaussians, f"view-dependent colours (degree {degree}) are kept and change along"
     if bool(free.all()):

@@ -8,7 +8,7 @@ from analytic import AnalyticTeacher, CameraPrompts, encode_images, psnr, two_co
 
 from dreamer_core.cameras import orbit_cameras
 from dreamer_core.editing.anchors import limited, patch_difference
-from dreamer_core.editing.config import edit_config
+from dreamer_core.editing.config import edit_config, unread_edit
 from dreamer_core.editing.delta import both, delta
 from dreamer_core.editing.placement import Placement
 from dreamer_core.editing.settings import EditSettings
@@ -354,7 +354,57 @@ def test_harmonics_are_kept_or_flattened_and_said(scene, part):
 def test_what_is_frozen_is_not_shaken_by_density_control(scene):
     faint = replace(scene, logit_opacities=torch.full_like(scene.logit_opacities, -7.0))  # which it shakes most
     given = {"density.enabled": True, "density.strategy": "mcmc", "density.start": 100}
-    for what, stays in (("colours", True), ("all", False)):
-        cfg = config(replace(LOOSE, change=what), steps=2, **given)
+    for begins, stays in ((1.0, True), (0.0, False)):
+        cfg = config(replace(LOOSE, positions_from=begins), steps=2, **given)
         after, *_ = change(faint, AnalyticTeacher(scene, RESOLUTION), cfg)
         assert torch.equal(after.means, scene.means) is stays
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"density.enabled": True, "edit.change": "colours"}, "density.enabled: expected false with change=colours"),
+        ({"density.enabled": True, "edit.strength": 0.0}, "density.enabled: expected false with strength 0"),
+        ({"edit.harmonics": "flatten", "edit.change": "shape"}, "edit.harmonics: expected keep with change=shape"),
+    ],
+)
+def test_what_contradicts_a_frozen_part_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        edit_config(PRESETS["starter"], "restyle", given)
+
+
+def test_less_strength_changes_less(scene):
+    """Adam's steps have one length, however little the teacher says."""
+    changes = []
+    for strength in (0.0, 0.02, 0.1, 0.3):
+        after, *_ = change(scene, AnalyticTeacher(recoloured(scene, [0.1, 0.2, 0.9]), RESOLUTION),
+                           config(replace(LOOSE, strength=strength), steps=4))  # fmt: skip
+        changes.append(float((after.sh0 - scene.sh0).abs().mean()))
+    assert changes[0] == 0
+    assert changes == sorted(changes)
+    assert changes[1] < 0.2 * changes[3]
+
+
+def test_fewer_steps_shorten_the_order_and_more_do_not_stretch_it():
+    lengths = {n: edit_config(PRESETS["starter"], "edit", {"steps": n}).schedule_steps for n in (50, 300, 500)}
+    assert lengths == {50: 50, 300: 300, 500: 300}
+    asked = edit_config(PRESETS["starter"], "edit", {"steps": 50, "schedule_steps": 200})
+    assert (asked.steps, asked.schedule_steps) == (50, 200)
+
+
+@pytest.mark.parametrize(
+    ("edit", "name", "why"),
+    [
+        (EditSettings(), "edit.patches", "edit.colours is 0"),
+        (EditSettings(change="colours"), "edit.silhouette", "edit.change is colours"),
+        (EditSettings(change="shape"), "edit.sizes_from", "edit.change is shape"),
+        (EditSettings(strength=0.0), "edit.depth", "edit.strength is 0"),
+        (EditSettings(sizes_from=0.5, positions_from=0.2), "edit.positions_from", "positions change after"),
+    ],
+)
+def test_settings_of_an_edit_without_effect_are_known(edit, name, why):
+    assert unread_edit(edit, [name, "edit.focus"])[name].startswith(why)
+    assert unread_edit(EditSettings(colours=1.0), ["edit.patches", "edit.silhouette"]) == {}
+    assert unread_edit(EditSettings(), ["edit.strength", "guidance.t_max"]) == {
+        "edit.strength": "guidance.t_max is given"
+    }

@@ -61,12 +61,16 @@ def test_restyle_leaves_the_files_of_a_run_and_the_splats_place(splat, tiny_sdxl
     assert [float(n) for n in found.groups()] == pytest.approx([1000.0, -50.0, 7.0, 77.0], abs=5)
 
 
-@pytest.mark.parametrize("where", [["--region", "sphere:1000,10,7,50"], ["--mask", "MASK@0,0,210,35"]])
+FAR_MASK = ["--mask", "MASK@0,0,2.8,35", "--around", "splat"]
+
+
+@pytest.mark.parametrize("where", [["--region", "sphere:1000,10,7,50"], ["--mask", "MASK@0,0,210,35"], FAR_MASK])
 def test_edit_changes_nothing_outside_of_a_region(splat, tiny_sdxl_dir, tmp_path, where, capsys):
     half = np.full((64, 64), 200, np.uint16)  # of 65535; the same in 8 bits is much
     half[:32] = 65535
     Image.fromarray(half).save(tmp_path / "mask.png")
-    if where[0] == "--mask":  # cameras of masks go round the origin
+    moved = where[0] == "--mask" and "--around" not in where
+    if moved:  # cameras of masks go round the origin
         near = read_ply(splat)
         splat = tmp_path / "near.ply"
         write_ply(type(near)(**{**dict(near.tensors()), "means": near.means - OFFSET}), splat)
@@ -76,13 +80,13 @@ def test_edit_changes_nothing_outside_of_a_region(splat, tiny_sdxl_dir, tmp_path
     changed = (before.sh0 != after.sh0).flatten(1).any(dim=1)
     assert 5 < changed.sum() < 100
     assert equal(before[~changed], after[~changed])
-    middle = 0.0 if where[0] == "--mask" else OFFSET[1]
+    middle = 0.0 if moved else OFFSET[1]
     assert before.means[changed, 1].min() > middle - 6
     assert f"{int(changed.sum())} of 150 Gaussians may change" in capsys.readouterr().err
 
 
 def test_an_interrupted_edit_goes_on_to_the_same_result(splat, tiny_sdxl_dir, tmp_path, capsys):
-    region = ["--region", "sphere:1000,10,7,50"]
+    region = ["--region", "sphere:1000,10,7,50", "--set", "schedule_steps=4"]
     assert command("edit", splat, tiny_sdxl_dir, tmp_path / "whole", *region, steps=4) == 0
     assert command("edit", splat, tiny_sdxl_dir, tmp_path / "part", *region, steps=2) == 0
     shutil.copytree(tmp_path / "part", tmp_path / "other")
@@ -90,7 +94,7 @@ def test_an_interrupted_edit_goes_on_to_the_same_result(splat, tiny_sdxl_dir, tm
     assert (tmp_path / "whole" / "splat.ply").read_bytes() != b""
     assert equal(read_ply(tmp_path / "whole" / "splat.ply"), read_ply(tmp_path / "part" / "splat.ply"))
     capsys.readouterr()
-    moved = ["--region", "sphere:1000,-110,7,50"]
+    moved = ["--region", "sphere:1000,-110,7,50", *region[2:]]
     assert command("edit", splat, tiny_sdxl_dir, tmp_path / "other", *moved, "--resume", steps=4) == 2
     assert "may_change_sha256" in capsys.readouterr().err
 
@@ -134,9 +138,25 @@ BROKEN = {
     "--outside: expected --region or --mask": ["restyle", "FILE", "a", "--outside"],
     "--behind: expected --mask": ["restyle", "FILE", "a", "--behind"],
     "--mask: expected a picture": ["restyle", "FILE", "a", "--mask", "missing.png"],
+    "--mask: expected DISTANCE from 0.01": ["restyle", "FILE", "a", "--mask", "missing.png@0,0,-3.5"],
+    "--mask: expected FOV from 1 to 150": ["restyle", "FILE", "a", "--mask", "missing.png@0,0,3,400"],
+    "--around: expected --mask": ["restyle", "FILE", "a", "--around", "splat"],
+    "--from: expected a description": ["edit", "FILE", "--from", " ", "--to", "a"],
+    "--to: expected a description": ["edit", "FILE", "--from", "a", "--to", ""],
+    "--set edit.patches: expected a setting that has an effect": [
+        "edit",
+        "FILE",
+        "--from",
+        "a",
+        "--to",
+        "b",
+        "--set",
+        "edit.patches=3",
+    ],
+    "--region: expected a whole number of Gaussians": ["restyle", "FILE", "a", "--region", "points:0,0,0,2.5"],
     "--mask: expected FILE.png": ["restyle", "FILE", "a", "--mask", "missing.png@x"],
     "--strength: expected a number from 0 to 1": ["restyle", "FILE", "a", "--strength", "1.5"],
-    "--edit.focus: expected a region": ["restyle", "FILE", "a", "--focus", "region"],
+    "--focus: expected a region": ["restyle", "FILE", "a", "--focus", "region"],
     "cleanup.enabled: expected false": ["restyle", "FILE", "a", "--set", "cleanup.enabled=true"],
     "FILE: expected a .ply file": ["restyle", "missing.ply", "a"],
 }

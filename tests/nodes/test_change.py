@@ -84,7 +84,7 @@ def test_frozen_parts_of_a_splat_are_its_own_to_the_bit(execute, loaded, splat, 
     assert edit(execute, loaded, splat, "DreamerXLRestyle", harmonics="flatten").args[0].sh.shape[2] == 1
 
 
-def test_again_longer_and_other_words(execute, loaded, splat, store):
+def test_again_and_with_other_settings_and_words(execute, loaded, splat, store):
     def run(**changes):
         store.clear()
         return edit(execute, loaded, splat, **changes).args[0], list(store)
@@ -93,7 +93,7 @@ def test_again_longer_and_other_words(execute, loaded, splat, store):
     again, none = run()
     assert (made, none) == ([0, 1, 2], [])
     assert torch.equal(first.sh, again.sh)
-    assert run(steps=4)[1] == [3]
+    assert run(steps=4)[1] == [0, 1, 2, 3]  # few steps have a schedule of their own length
     assert run(source="a green mug")[1] == [0, 1, 2]
     assert run(strength=0.3)[1] == [0, 1, 2]
     assert run(region=upper(execute, splat).args[0])[1] == [0, 1, 2]
@@ -173,9 +173,17 @@ def test_messages_begin_with_the_node(execute, loaded, splat, store, node, input
     assert str(error.value).startswith("Dreamer XL")
 
 
-def test_an_empty_region_is_refused(execute, splat):
+def test_an_empty_region_is_shown_so_that_it_can_be_moved_and_refused_where_it_is_used(
+    execute, loaded, splat, store, monkeypatch, ours
+):
+    said = []
+    monkeypatch.setattr(ours("nodes.region"), "say", lambda text, _: said.append(text))
     far = {"shape": "sphere", "x": 0.0, "y": 0.0, "z": 0.0, "radius": 1.0}
-    with pytest.raises(ValueError, match="Dreamer XL Region: region: expected at least one Gaussian in it"):
-        execute("DreamerXLRegion", splat=splat, shape=far)
+    found = execute("DreamerXLRegion", splat=splat, shape=far)
+    assert found.ui is not None
+    assert said[0].startswith("0 of ")
+    assert said[0].endswith("move or resize the region before it is used")
+    with pytest.raises(ValueError, match="Dreamer XL Edit: region: expected at least one Gaussian in it"):
+        edit(execute, loaded, splat, region=found.args[0])
     with pytest.raises(ValueError, match="shape: expected one of box, sphere, points, mask"):
         execute("DreamerXLRegion", splat=splat, shape={"shape": "cube"})

@@ -565,7 +565,7 @@ def test_a_model_that_changes_while_it_runs_is_said_to(run, model, tmp_path, mon
     patched.set_model_attn2_patch(Counting(1.0))
     _, made, said = run(patched)
     assert made == [0]
-    assert said[-1] == "not resumable: something in the model changes while it runs"
+    assert said[-1].startswith("not resumable: something in the model changes while it runs")
     assert list(tmp_path.rglob("*.safetensors")) == []
     monkeypatch.setattr(Counting, "called", 0)  # as in a new process
     assert run(patched)[1] == [0]
@@ -578,9 +578,9 @@ def test_a_run_that_nobody_can_identify_is_not_kept_and_says_so(run, model, tmp_
     for _ in range(2):
         _, made, said = run(patched)
         assert made == [0]
-        assert said[0] == note
+        assert said[0].startswith(note)
         assert said[-1].startswith("step 1/1 ")
-        assert said[-1].endswith(f" · {note}")
+        assert f" · {note}" in said[-1]
         assert list(tmp_path.rglob("*.safetensors")) == []
     _, made, said = run(model)
     assert made == [0]

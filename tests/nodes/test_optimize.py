@@ -271,7 +271,8 @@ def test_the_result_is_cleaned_and_the_stored_run_is_not(optimize, ours, monkeyp
     assert made == []  # the same run
     count = cleaned.positions.shape[1]
     assert 0 < count < 100
-    assert said == [f"{count} Gaussians · removed {100 - count} transparent, 0 floating"]
+    assert len(said) == 1
+    assert said[0].startswith(f"{count} Gaussians · removed {100 - count} transparent, 0 floating")
     _, made = optimize(3)
     assert made == [2]
 

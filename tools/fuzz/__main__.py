@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> None:
         runs += 1
         if time.process_time() > args.seconds:
             print(f"{args.reader}: {runs:,} runs in {time.process_time():.0f} s of the processor", flush=True)
+            shutil.rmtree(grown)
             os._exit(0)  # libFuzzer knows no end by the processor's time
 
     atheris.Setup([sys.argv[0], *options, grown, str(CORPUS / args.reader)], once)

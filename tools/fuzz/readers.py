@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from dreamer_core.batch.work_list import read_work_list
 from dreamer_core.cli.run_folder import RunFolder
@@ -19,13 +22,15 @@ from dreamer_core.formats import load_gaussians
 from dreamer_core.formats.splat_files import read_metadata
 from dreamer_core.initializers.model_files import read_points
 from dreamer_core.optimize import LearningRates
-from dreamer_core.teachers.multiview.files import adapter_header
+from dreamer_core.teachers.multiview.files import adapter_header, load_adapter
 from dreamer_core.teachers.safetensors_header import BrokenFileError
 from dreamer_core.teachers.sdxl.checkpoints import identify
 from dreamer_core.teachers.sdxl.loras import check_lora, read_lora
 
 POINTS = 16
 """Points that are drawn on a mesh."""
+ATTENTION, BLOCKS = {"down_blocks.0": 1}, (1,)
+"""Of the smallest UNet that an adapter fits."""
 
 
 def _splat(path: Path) -> None:
@@ -60,6 +65,10 @@ def _adapter(path: Path) -> None:
     adapter_header(path, "--multiview")
 
 
+def _whole_adapter(path: Path) -> None:
+    load_adapter(path, ATTENTION, BLOCKS)
+
+
 def _mtl(path: Path) -> None:
     """The materials of a triangle that uses the first two by their usual names."""
     shape = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\nusemtl b\nf 3/3 2/2 1/1\n"
@@ -89,12 +98,49 @@ READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "lora": ("a.safetensors", _lora),
     "checkpoint": ("a.safetensors", _checkpoint),
     "adapter": ("a.safetensors", _adapter),
+    "state_tensors": ("state.safetensors", _state),
+    "lora_tensors": ("a.safetensors", _lora),
+    "checkpoint_tensors": ("a.safetensors", _checkpoint),
+    "adapter_tensors": ("a.safetensors", _whole_adapter),
     "work_list": ("list.jsonl", _work_list),
     "work_list_csv": ("list.csv", _work_list),
 }
 """By name: what the file is called, and what reads it."""
-PACKED: dict[str, Callable[[bytes], bytes]] = {"spz_body": lambda data: gzip.compress(data, 1)}
-"""What is done with the bytes first: changes behind a checksum would all end there."""
+TENSORS = 1 << 14
+"""Numbers in a tensor at most."""
+
+
+def packed_tensors(lines: bytes) -> bytes:
+    """A whole safetensors file of lines `NAME DTYPE SIDES VALUE` and, of its metadata, `=KEY VALUE`."""
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for line in lines.decode("latin-1").splitlines():
+        name, _, rest = line.partition(" ")
+        if name.startswith("="):
+            metadata[name[1:]] = rest
+            continue
+        dtype, sides, value = (*rest.split(" "), "", "", "")[:3]
+        shape = [int(side) % 2000 for side in sides.split(",") if side.isascii() and side.isdigit()]
+        if math.prod(shape) <= TENSORS:
+            tensors[name] = torch.full(shape, _number(value), dtype=torch.float64).to(DTYPES.get(dtype, torch.float32))
+    return save(tensors, metadata)
+
+
+DTYPES = {"I64": torch.int64, "BF16": torch.bfloat16, "F8": torch.float8_e4m3fn, "BOOL": torch.bool, "U8": torch.uint8}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "spz_body": lambda data: gzip.compress(data, 1),
+    **dict.fromkeys(("state_tensors", "lora_tensors", "checkpoint_tensors", "adapter_tensors"), packed_tensors),
+}
+"""What is made of the bytes first: changes behind a checksum, or in offsets that must agree, would all end there."""
 REFUSED = (InputError, BrokenFileError)
 """How a reader may end; callers of the header's reader turn its error into the other one."""
 

@@ -13,7 +13,9 @@ const CORNERS = [0, 1, 2, 3, 4, 5, 6, 7].map((i) => [i & 1, (i >> 1) & 1, (i >> 
 /** Pairs of corners that differ along one axis. */
 const EDGES = CORNERS.flatMap((_, i) => [1, 2, 4].filter((bit) => !(i & bit)).map((bit) => [i, i | bit]));
 const ROUND = 48;
-const SMALLEST = 1e-3;
+/** Of a side, as the node allows; and as a share of what it was before a drag. */
+const SMALLEST = 1e-6;
+const SHRINK = 1e-2;
 
 /** @param {number} axis @param {number} length */
 const along = (axis, length) => [0, 1, 2].map((i) => (i === axis ? length : 0));
@@ -92,10 +94,10 @@ export function dragged(shape, view, handle, drag) {
   const at = plus(shape.center, along(axis, (side * shape.size[axis]) / 2));
   const moved = side * dragAlong(view, at, axis, drag, unit);
   if (shape.shape === "sphere") {
-    const diameter = Math.max(shape.size[0] + 2 * moved, SMALLEST);
+    const diameter = Math.max(shape.size[0] + 2 * moved, SHRINK * shape.size[0], 2 * SMALLEST);
     return { ...shape, size: [diameter, diameter, diameter] };
   }
-  const grown = Math.max(shape.size[axis] + moved, SMALLEST);
+  const grown = Math.max(shape.size[axis] + moved, SHRINK * shape.size[axis], SMALLEST);
   const size = shape.size.map((value, i) => (i === axis ? grown : value));
   return { ...shape, size, center: plus(shape.center, along(axis, (side * (grown - shape.size[axis])) / 2)) };
 }

@@ -4,7 +4,10 @@ import { RegionOverlay, picked } from "./region.mjs";
 
 /** Node types whose viewer shows a region. */
 export const REGIONS = ["DreamerXLRegion"];
-const DIGITS = 5;
+/** Share of the region's largest side to which places and sizes are rounded. */
+const STEP = 1e-3;
+/** Of a click, which has no size. */
+const DIGITS = 10;
 /** CSS pixels that a click may wander. */
 const STILL = 4;
 
@@ -34,10 +37,12 @@ export function shapeOf(node) {
  * @param {import("./region.mjs").Shape} shape
  */
 export function setShape(node, { shape, center, size }) {
+  const largest = Math.max(...size);
+  const decimals = Math.min(Math.max(Math.ceil(-Math.log10(largest * STEP)), 0), 12);
   const set = (name, value) => {
     const one = widget(node, name);
     if (!one) return;
-    const exact = Number(value.toPrecision(DIGITS));
+    const exact = Number(largest > 0 ? value.toFixed(decimals) : value.toPrecision(DIGITS));
     one.value = exact;
     one.callback?.(exact);
     one.value = exact; // the widget's own callback rounds to the digits it shows

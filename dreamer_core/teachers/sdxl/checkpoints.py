@@ -107,7 +107,12 @@ def identify_tensors(header: Header) -> CheckpointKind:
 
 def _context_dim(header: Header) -> int | None:
     """Width of the text embedding that cross-attention reads."""
-    return next((s[1] for n, s in header.shapes.items() if n.endswith("attn2.to_k.weight")), None)
+    return next((_side(s, 1) for n, s in header.shapes.items() if n.endswith("attn2.to_k.weight")), None)
+
+
+def _side(shape: tuple[int, ...], dimension: int) -> int | None:
+    """None where a file's tensor has fewer dimensions than its name promises."""
+    return shape[dimension] if dimension < len(shape) else None
 
 
 def _identify_original_unet(header: Header) -> CheckpointKind:
@@ -122,7 +127,7 @@ def _identify_original_unet(header: Header) -> CheckpointKind:
         return CheckpointKind.SDXL_REFINER
     if "edm_mean" in header or "edm_vpred.sigma_max" in header:
         return CheckpointKind.SDXL_EDM
-    if unet.shapes["input_blocks.0.0.weight"][1] != 4:
+    if _side(unet.shapes.get("input_blocks.0.0.weight", ()), 1) != 4:
         return CheckpointKind.SDXL_EDIT
     vae = header.starting("first_stage_model.encoder.")
     if not any(text):
@@ -145,7 +150,7 @@ def _identify_part(header: Header) -> CheckpointKind:
     for prefix in ("", "first_stage_model.", "vae."):
         out = header.shapes.get(f"{prefix}encoder.conv_out.weight")
         if out is not None:
-            return CheckpointKind.VAE if out[0] == 8 and len(out) == 4 else CheckpointKind.OTHER_VAE
+            return CheckpointKind.VAE if len(out) == 4 and out[0] == 8 else CheckpointKind.OTHER_VAE
     if header.starting("encoder.layers.") and header.starting("decoder.layers."):
         return CheckpointKind.TINY_VAE
     if header.having("encoder.layers.0.self_attn.", "transformer.resblocks.", "layer.0.SelfAttention.", "mlp.fc1."):

@@ -33,6 +33,10 @@ def sh_to_rgb(sh0: Tensor) -> Tensor:
     return sh0 * SH_C0 + 0.5
 
 
+HARMONICS = (0, 3, 8, 15)
+"""Higher coefficients of a colour, by degree from 0 to 3."""
+
+
 @dataclass(frozen=True)
 class Gaussians:
     """Unactivated parameters of N Gaussians; `shN` holds the (degree + 1)^2 - 1 = K higher coefficients."""
@@ -52,7 +56,7 @@ class Gaussians:
             if got != (n, *tail):
                 raise ValueError(f"Gaussians.{name} must have shape {(n, *tail)}, but got {got}")
         got = tuple(self.shN.shape)
-        if len(got) != 3 or got[0] != n or got[2] != 3 or got[1] not in (0, 3, 8, 15):
+        if len(got) != 3 or got[0] != n or got[2] != 3 or got[1] not in HARMONICS:
             raise ValueError(f"Gaussians.shN must have shape ({n}, 0|3|8|15, 3), but got {got}")
 
     def __len__(self) -> int:

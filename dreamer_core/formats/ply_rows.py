@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..gaussians import Gaussians, rgb_to_sh
+from ..gaussians import HARMONICS, Gaussians, rgb_to_sh
 from .colors import color_names, unit_colors
 from .file_frame import near_origin
 
@@ -104,7 +104,7 @@ def _higher(rows: Mapping[str, Column], names: Sequence[str], n: int, path: Path
         log.warning("%s: spherical harmonics above degree 3 are left out", path)
     kept = [names[c * per_channel + k] for k in range(min(per_channel, HIGHEST)) for c in range(3)]
     last = max((i // 3 + 1 for i, name in enumerate(kept) if rows[name].any()), default=0)
-    width = next(k for k in (0, 3, 8, 15) if k >= last)
+    width = next(k for k in HARMONICS if k >= last)
     used = kept[: 3 * width]
     if not used:
         return torch.zeros(n, 0, 3)

@@ -11,15 +11,13 @@ from torch import Tensor
 from ...dreamer_core.bad_rows import drawable, without_bad_rows
 from ...dreamer_core.errors import InputError
 from ...dreamer_core.frames import flip_frame
-from ...dreamer_core.gaussians import Gaussians
+from ...dreamer_core.gaussians import HARMONICS, Gaussians
 
 log = logging.getLogger(__name__)
 
 TENSORS = ("positions", "scales", "rotations", "opacities", "sh")
 """What a SPLAT consists of."""
 MADE = "the node that made it is at fault"
-HARMONICS = (0, 3, 8, 15)
-"""Higher coefficients that a whole degree has."""
 
 
 def items(splat: Types.SPLAT) -> list[Gaussians]:

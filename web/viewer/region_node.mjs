@@ -5,7 +5,7 @@ import { RegionOverlay, picked } from "./region.mjs";
 /** Node types whose viewer shows a region. */
 export const REGIONS = ["DreamerXLRegion"];
 /** Share of the region's largest side to which places and sizes are rounded. */
-const STEP = 1e-3;
+const STEP = 1e-4;
 /** Of a click, which has no size. */
 const DIGITS = 10;
 /** CSS pixels that a click may wander. */

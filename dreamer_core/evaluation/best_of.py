@@ -28,7 +28,7 @@ BestOf = Annotated[
 TrialSteps = Annotated[
     int,
     Knob(
-        "Steps of each trial of best_of. 0: a fifth of all steps. Good: 30 for the starter.",
+        "Steps of each trial of best_of. 0: a fifth of all steps.",
         0,
         1_000_000,
         1,

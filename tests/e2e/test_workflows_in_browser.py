@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from small_graphs import SMALL
 
 FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json"))
@@ -88,21 +89,6 @@ def test_a_workflow_of_an_earlier_version_means_what_it_meant(page, comfy, name,
         ".map(n => n.widgets.find(w => w.name === 'enabled').value);"
     )
     assert shown == [d["inputs"]["enabled"] for d in wanted.values() if d["class_type"] == "DreamerXLDensityControl"]
-
-
-SMALL = {
-    "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9},
-    "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
-    **{key: {"steps": 2, "views": 1, "resolution": 64} for key in ("DreamerXLRestyle", "DreamerXLEdit")},
-    "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
-    "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
-    "DreamerXLBakeTexture": {"texture": 64, "views": 8, "resolution": 64},
-    "DecimateMesh": {"target_face_count": 300},
-    "UnwrapMesh": {"resolution": 64},
-    "BakeNormalMapFromMesh": {"resolution": 64},
-    "BakeAmbientOcclusion": {"resolution": 64, "samples": 4},
-}
-"""Values of widgets by the node's type."""
 
 
 NOT_HERE = ("image_to_3d_triposplat", "triposplat_restyle", "text_to_3d_multiview")

@@ -9,26 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from small_graphs import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "example_workflows"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.json"))
-FAST = {
-    "DreamerXLOptimize": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
-    "DreamerXLTeacherPreview": {"steps": 2, "views": 1, "resolution": 64, "sampling_steps": 2},
-    "DreamerXLEdit": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
-    "DreamerXLRestyle": {"steps": 2, "views": 1, "resolution": 64, "final_views": 2},
-    "DreamerXLInitialize": {"source.count": 300, "source.opacity": 0.9, "source.fit_steps": 2},
-    "EmptyLatentImage": {"width": 64, "height": 64},
-    "KSampler": {"steps": 2},
-    "DreamerXLRender": {"path.frames": 2, "resolution": 64},
-    "DreamerXLMesh": {"triangles": 500, "texture": 64, "cells": 32, "views": 8, "resolution": 64},
-    "DreamerXLBakeTexture": {"texture": 64, "views": 8, "resolution": 64},
-    "DecimateMesh": {"target_face_count": 300},
-    "UnwrapMesh": {"resolution": 64},
-    "BakeNormalMapFromMesh": {"resolution": 64},
-    "BakeAmbientOcclusion": {"resolution": 64, "samples": 4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +127,7 @@ def test_most_run_without_any_file_of_the_user():
 def test_workflows_run(server, name):
     graph = ready(name)
     for data in graph.values():
-        data["inputs"] |= FAST.get(data["class_type"], {})
+        data["inputs"] |= SMALL.get(data["class_type"], {})
     entry = server.wait(server.queue(outlined(graph)), timeout=600)
     assert entry["status"]["status_str"] == "success", server.tail()
     files = [f for out in entry["outputs"].values() for f in out.get("3d", [])]

@@ -85,7 +85,9 @@ def read_work_list(path: Path, shared: Mapping[str, Any] | None = None) -> tuple
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError("LIST", "a text in UTF-8", f"{path} ({error})", "save it as UTF-8") from error
+    except OSError as error:
         raise InputError("LIST", "a file that can be read", f"{path} ({error})") from error
     lines = _csv_lines(text) if path.suffix.lower() == ".csv" else _json_lines(text)
     found: dict[str, Item] = {}
@@ -137,8 +139,13 @@ def _each_once(pairs: list[tuple[str, Any]]) -> Options:
 
 
 def _csv_lines(text: str) -> Iterator[tuple[int, Options]]:
-    """Rows by their heading; an empty cell says nothing, and several LoRAs stand with semicolons between them."""
-    reader = csv.DictReader(io.StringIO(text))
+    """Rows by their heading; an empty cell says nothing, and several LoRAs stand with semicolons between them.
+
+    A heading without commas may have semicolons or tabs between its names, as spreadsheets of many countries write.
+    """
+    heading_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next((mark for mark in ",;\t" if mark in heading_line), ",")
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     heading = [name.strip() for name in reader.fieldnames or ()]
     if len(set(heading)) < len(heading):
         raise InputError("line 1", "each name once in the heading", ", ".join(heading))

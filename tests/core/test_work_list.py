@@ -51,6 +51,13 @@ def read_text(tmp_path, text):
     return read_work_list(tmp_path / "again.jsonl")
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_csv_of_spreadsheets_with_other_marks(tmp_path, mark):
+    rows = f'prompt{mark}loras{mark}seed\n"a mug, red"{mark}"a:1;b:2"{mark}7\n'
+    (item,), _ = read(tmp_path, rows, name="list.csv")
+    assert item.options == {"prompt": "a mug, red", "lora": ["a:1", "b:2"], "seed": 7}
+
+
 def test_csv_says_the_same_as_json(tmp_path):
     rows = 'prompt,seed,loras,guidance.gamma,perp-neg\na red mug,0..1,a:0.5; b,0.3,\n"a mug, blue",7,,,true\n'
     items, _ = read(tmp_path, rows, name="list.csv")

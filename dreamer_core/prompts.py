@@ -11,6 +11,7 @@ from torch import Tensor
 from .cameras import Cameras
 from .errors import InputError
 from .guidance.base import GuidanceConditioning, WeightedNegative
+from .guidance.method import Method
 from .settings import Knob, Settings
 from .teachers.teacher import Conditioning, TextEncoder
 
@@ -156,6 +157,21 @@ class PromptConfig(Settings):
     def with_words(self, words: str) -> str:
         """The prompt of one direction."""
         return f"{self.prompt}, {words}" if words else self.prompt
+
+
+def unread_words(config: PromptConfig, method: Method, artefacts: bool) -> dict[str, str]:
+    """Settings of prompts that differ from the usual and have no effect, by dotted name -> why.
+
+    `artefacts`: whether there are words for them.
+    """
+    why: dict[str, str] = {}
+    if not config.perp_neg:
+        numbers = ("perp_neg_weight", "perp_neg_front_decay", "perp_neg_side_decay")
+        changed = (name for name in numbers if getattr(config, name) != getattr(PromptConfig, name))
+        why |= dict.fromkeys((f"prompt.{name}" for name in changed), "prompt.perp_neg is false")
+    if artefacts and not method.needs_artefacts:
+        why["prompt.artefacts"] = f"{method.name} does not read it"
+    return why
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..dreamer_core.optimize.presets import STARTER_SIDES, unread
 from ..dreamer_core.optimize.profiles import Fitted, fitted
 from ..dreamer_core.optimize.run import Run
 from ..dreamer_core.optimize.views import views_at_most
-from ..dreamer_core.prompts import ViewPrompts
+from ..dreamer_core.prompts import ViewPrompts, unread_words
 from ..dreamer_core.rendering import RENDERER_NAMES, RENDERERS, resolve_backend
 from ..dreamer_core.settings import Setting
 from ..dreamer_core.teachers.teacher import Conditioning
@@ -210,7 +210,9 @@ def run(
     start = one_from_splat(splat) if work is None else None
     inputs = (model, vae, prompt, splat, config.recipe, backend, work)
     name, note = run_name(*inputs)
-    known = joined(known, without_effect(method, model))
+    words = unread_words(prompt.views.blending, method, prompt.views.artefact is not None)
+    useless = ", ".join(f"no effect: {name} ({why})" for name, why in words.items())
+    known = joined(known, without_effect(method, model), useless)
     note = joined(note, known)
     if note:
         say(note, node_id)

@@ -11,7 +11,7 @@ from ..editing.settings import EditSettings
 from ..errors import InputError
 from ..optimize import PRESETS, OptimizeConfig, Preset
 from ..optimize.presets import STARTER_SIDES, configured, unread
-from ..prompts import PromptConfig
+from ..prompts import PromptConfig, unread_words
 from ..setting_values import parsed
 from ..settings import Choice, Setting, declared_settings
 
@@ -158,6 +158,10 @@ def _check_read(made: GenerateConfig, base: GenerateConfig, given: Iterable[str]
     found = unread(made, base, given)
     if isinstance(made, ChangeConfig):
         found |= unread_edit(made.edit, given)
+    words = unread_words(made.prompt, method, bool(made.prompt.artefacts))
+    if not made.prompt.overhead:
+        words |= dict.fromkeys(("prompt.overhead_from", "prompt.overhead_to"), "prompt.overhead is empty")
+    found |= {name: why for name, why in words.items() if name in given}
     if made.prompt.side != base.prompt.side and made.prompt.left and made.prompt.right:
         found["prompt.side"] = "both prompt.left and prompt.right are set"
     for name, why in found.items():

@@ -175,6 +175,12 @@ BAD = [
         "--set density.max_gaussians: expected a setting that has an effect, got one that has none: density.enabled is",
     ),
     (["generate", "x", "--clip", "off", "--set", "clip.threshold=0.2"], "got one that has none: clip.mode is off"),
+    (["generate", "x", "--artefacts", "blurry"], "--artefacts: expected a setting that has an effect"),
+    (["generate", "x", "--set", "prompt.perp_neg_weight=-3"], "got one that has none: prompt.perp_neg is false"),
+    (
+        ["generate", "x", "--set", "prompt.overhead=", "--set", "prompt.overhead_to=80"],
+        "got one that has none: prompt.overhead is empty",
+    ),
     (["generate", "x", "--set", "=3"], "--set: expected NAME=VALUE, got =3"),
     (
         ["generate", "x", "--preset", "official", "--set", "density.start=2000"],

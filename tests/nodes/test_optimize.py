@@ -250,6 +250,15 @@ def test_prompt_with_other_sides_avoided_and_artefacts(execute, loaded, ours):
     assert not torch.equal(full.artefact.pooled, plain.positive.pooled)
 
 
+def test_words_without_effect_are_named(execute, loaded, optimize, monkeypatch, ours):
+    said = []
+    monkeypatch.setattr(ours("nodes.running"), "say", lambda text, _: said.append(text))
+    words = {"prompt": "a mug", "artefacts": "blurry", "perp_neg_weight": -1.0}
+    optimize(1, prompt=execute("DreamerXLPrompt", clip=loaded[1], **words).args[0])
+    assert "no effect: prompt.perp_neg_weight (prompt.perp_neg is false)" in said[0]
+    assert "no effect: prompt.artefacts (sds does not read it)" in said[0]
+
+
 def test_sds_bridge_needs_words_for_artefacts(optimize, execute, loaded):
     bridge = execute("DreamerXLTSMGuidance", method={"method": "sds_bridge"}).args[0]
     with pytest.raises(ValueError, match=r"Dreamer XL Optimize: prompt: expected words for artefacts, .* got none"):

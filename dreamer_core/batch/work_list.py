@@ -117,7 +117,7 @@ def read_work_list(path: Path, shared: Mapping[str, Any] | None = None) -> tuple
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Options]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # other marks of lines may stand within JSON's texts
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -143,9 +143,19 @@ def _csv_lines(text: str) -> Iterator[tuple[int, Options]]:
 
     A heading without commas may have semicolons or tabs between its names, as spreadsheets of many countries write.
     """
-    heading_line = next((line for line in text.splitlines() if line.strip()), "")
+    blank = len(text) - len(text.lstrip("\r\n"))
+    heading_line = text[blank:].partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in heading_line), ",")
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text[blank:]), delimiter=delimiter, strict=True)
+    try:
+        for line, given in _csv_rows(reader):
+            yield line + text[:blank].count("\n"), given
+    except csv.Error as error:
+        line = reader.line_num + text[:blank].count("\n")
+        raise InputError(f"line {line}", "cells of CSV, each quote closed", str(error)) from error
+
+
+def _csv_rows(reader: csv.DictReader[str]) -> Iterator[tuple[int, Options]]:
     heading = [name.strip() for name in reader.fieldnames or ()]
     if len(set(heading)) < len(heading):
         raise InputError("line 1", "each name once in the heading", ", ".join(heading))
@@ -179,7 +189,10 @@ def _items(options: Options, line: int, folder: Path) -> Iterator[Item]:
     if not isinstance(options.get("prompt"), (str, list)) or not options["prompt"]:
         raise InputError(f"line {line}: prompt", "what to make, such as 'a red mug'", options.get("prompt", "nothing"))
     draws, wildcards = options.pop(DRAWS, None), options.pop(WILDCARDS, None)
-    named = str(options.pop("name", ""))
+    named = options.pop("name", "")
+    if not isinstance(named, (str, int)) or isinstance(named, bool):
+        raise InputError(f"line {line}: name", "a text", named)
+    named = str(named)
     if named and (not re.fullmatch(r"[\w][\w.-]*", named) or named.endswith(".")):
         raise InputError(f"line {line}: name", "letters, digits, - and _, for it names a folder", repr(named))
     if named.split(".")[0].lower() in RESERVED:

@@ -17,6 +17,8 @@ NAMES = (
     ("R", "G", "B"),
 )
 """Of three columns each; the first that are there count."""
+FEW = 0.01
+"""Share of the numbers."""
 ABOVE_ONE = 2.0
 """A largest value above this is not 1 with some glow, but the other convention."""
 
@@ -44,8 +46,19 @@ def full_scale(array: NDArray[Any]) -> float:
     largest = float(finite.max()) if finite.size else 0.0
     if array.dtype.kind == "f" and largest <= ABOVE_ONE:
         return 1.0
+    if array.dtype.kind == "f" and _outliers(finite):
+        return 1.0
     if largest <= 255.0:
         return 255.0
     if largest <= 65535.0:
         return 65535.0
     return float(np.iinfo(array.dtype).max) if array.dtype.kind in "iu" else largest
+
+
+def _outliers(finite: NDArray[Any]) -> bool:
+    """Whether so few numbers are above what 1 stands for that they are faults among colours up to 1.
+
+    Colours up to 255 in floats are whole numbers, or mostly above 1.
+    """
+    above = finite > ABOVE_ONE
+    return bool(above.mean() < FEW and (finite[~above] != np.rint(finite[~above])).any())

@@ -6,7 +6,9 @@ world; `dreamer_core.frames` lies between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,12 @@ from .ply_header import comment_lines, property_names, read_comments
 from .ply_rows import gaussians_of
 from .ply_syntax import BrokenPlyError
 
+log = logging.getLogger(__name__)
+
+VERTICAL = re.compile(r"vertical axis:\s*([xyz])", re.IGNORECASE)
+"""What nerfstudio writes of a scene that is not turned."""
+CAMERA_ELEMENTS = ("extrinsic", "intrinsic", "image_size", "frame", "disparity", "color_space", "version")
+"""What SHARP writes of its picture."""
 BINARY, ASCII = 6, 40
 """Memory per byte of a file, rounded up: its columns, the Gaussians and a copy in another frame; words of text."""
 REST = 45
@@ -84,12 +92,31 @@ def read_ply(path: Path, field: str = "FILE") -> Gaussians:
         if is_compressed(file):
             return to_world(read_compressed_ply(file, field), path, field)
         vertices = file.read("vertex")
+        for told in _not_heeded(file):
+            log.warning("%s: %s", path, told)
     except OSError as error:
         raise InputError(field, "a .ply file that can be read", f"{path} ({error.strerror})") from error
     except BrokenPlyError as error:
         raise InputError(field, "a complete PLY file", f"{path}, which cannot be read ({error})") from error
     rows: dict[str, np.ndarray[Any, Any]] = {k: v for k, v in vertices.items() if not isinstance(v, Lists)}
     return to_world(gaussians_of(rows, path, field), path, field)
+
+
+def _not_heeded(file: PlyFile) -> Iterator[str]:
+    """What a splat's header declares and is not used."""
+    for comment in file.header.comments:
+        if (axis := VERTICAL.fullmatch(comment)) is not None and axis[1].lower() != "y":
+            yield f"it declares {axis[1].lower()} as its vertical axis and is read with Y down all the same (see --up)"
+    others = [element.name for element in file.header.elements if element.count and element.name != "vertex"]
+    space = file.read("color_space").values() if "color_space" in others else ()
+    if any(np.any(values) for values in space if not isinstance(values, Lists)):
+        yield "it declares another colour space than sRGB, and its colours are read as sRGB"
+    if others := [name for name in others if name not in CAMERA_ELEMENTS]:
+        yield f"elements that are not used: {', '.join(others)[:160]}"
+    if element := file.header.element("vertex"):
+        lists = [p.name for p in element.properties if p.counted is not None]
+        if lists:
+            yield f"lists that are not used: {', '.join(lists)[:160]}"
 
 
 def holds_gaussians(path: Path) -> bool:

@@ -7,6 +7,7 @@ header declares are held against the bytes that are there before anything is all
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ply_syntax import HEADER_AT_MOST, BrokenPlyError, Element, parse_header
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class PlyFile:
             self.header = parse_header(file.read(HEADER_AT_MOST))
         self._data: NDArray[np.uint8] | None = None
         self._tokens: list[bytes] | None = None
+        self._first_row = 0
 
     def read(self, name: str) -> Columns:
         """Columns of an element by name; empty where there is none. Numbers in the byte order of this machine.
@@ -58,8 +62,21 @@ class PlyFile:
                 break
             at = self._walk(element, at, None)
         columns: Columns = {}
-        self._walk(wanted, at, columns)
+        at = self._walk(wanted, at, columns)
+        if wanted is self.header.elements[-1]:
+            self._say_rest(wanted, at)
         return columns
+
+    def _say_rest(self, last: Element, at: int) -> None:
+        """A line about what lies behind the `last` element, which ends at `at`."""
+        ascii_text = not self.header.order
+        rest = len(self._words() if ascii_text else self._bytes()) - at
+        if rest > 0 and last.properties:
+            what = "words" if ascii_text else "bytes"
+            log.warning(
+                "%s: %s %s behind the %s declared rows of %s are left out",
+                *(self.path, f"{rest:,}", what, f"{last.count:,}", last.name),
+            )
 
     def _walk(self, element: Element, at: int, into: Columns | None) -> int:
         """Where the element that begins at `at` ends (bytes, or words of ASCII), its columns put into `into`."""
@@ -155,12 +172,13 @@ class PlyFile:
         return start + element.count * row.itemsize
 
     def _walk_words(self, element: Element, at: int, into: Columns | None) -> int:
-        if self._tokens is None:
-            with self.path.open("rb") as file:
-                file.seek(self.header.size)
-                self._tokens = file.read().split()
-        words = self._tokens
+        words = self._words()
         width = len(element.properties)
+        if at == 0 and element.count and not element.has_lists and width < self._first_row < len(words):
+            raise BrokenPlyError(
+                f"the first row of element {element.name} holds {self._first_row:,} words where its header declares "
+                f"{width}"
+            )
         if at + element.count * width > len(words):
             raise BrokenPlyError(_too_few(element, max(0, len(words) - at) // width))
         if element.has_lists:
@@ -171,6 +189,16 @@ class PlyFile:
             for i, name in enumerate(element.row("=").names or ()):
                 into[name] = _as_declared(table[:, i].copy(), element.properties[i].kind)
         return end
+
+    def _words(self) -> list[bytes]:
+        """What comes after the header of an ASCII file."""
+        if self._tokens is None:
+            with self.path.open("rb") as file:
+                file.seek(self.header.size)
+                text = file.read()
+            self._tokens = text.split()
+            self._first_row = len(re.split(rb"[\r\n]", text.lstrip(), maxsplit=1)[0].split())
+        return self._tokens
 
     def _walk_word_lists(self, element: Element, words: list[bytes], at: int, into: Columns | None) -> int:
         numbers: list[list[bytes]] = [[] for _ in element.properties]

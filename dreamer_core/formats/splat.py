@@ -31,6 +31,7 @@ OTHERS = {
     b"\x1f\x8b\x08": "gzip",
     b"PK\x03\x04": "a ZIP archive",
     b"glTF": "a GLB",
+    b"NGSP": "an .spz",
 }
 """Beginnings of other files that are called so by mistake, and what those are."""
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{32}")

@@ -51,6 +51,8 @@ def read_points(path: Path, count: int, generator: torch.Generator, field: str =
     if bad:
         log.warning("%s: %s places with NaN or inf are left out, and the triangles at them", path, f"{bad:,}")
     if meshes and (sampled := sample_meshes(meshes, count, generator)) is not None:
+        if lone := sum(len(cloud) for cloud in clouds):
+            log.warning("%s: %s points beside the triangles are left out", path, f"{lone:,}")
         return sampled
     # Triangles without an area are as good as points; what is transparent throughout is nothing.
     seen = [(m, t) for m, t in meshes if m.visible() > 0]

@@ -21,6 +21,8 @@ NUMBERS = {"-o": 3, "-s": 3, "-t": 3, "-mm": 2}
 """Options of a texture with up to so many numbers."""
 WORDS = ("-blendu", "-blendv", "-boost", "-cc", "-clamp", "-imfchan", "-texres", "-bm", "-type")
 """Options with one word."""
+LOST = ("map_ke", "map_tr", "decal")
+"""Statements that change colours or transparency."""
 UNUSED = {"-t": "turbulence", "-cc": "colour correction", "-boost": "sharpness"}
 
 
@@ -50,6 +52,20 @@ class ObjMaterial:
     color: Map | None = None
     holes: Map | None = None
     folder: Path = field(default_factory=Path)  # of its file
+    unused: tuple[str, ...] = ()
+    """Statements of the material that change what is seen and are not used."""
+
+    def simplified(self) -> Iterator[str]:
+        """What of it is read in another way than the file says."""
+        if self.unused:
+            yield f"{', '.join(self.unused)} not used"
+        if self.opacity == 0:
+            yield "an opacity of 0 is taken for 1, since exporters mix up d and Tr"
+        if self.color is not None and self.rgb is not None and len(set(self.rgb)) > 1:
+            yield "the colour Kd beside a texture is not used"
+        ways = [(m.scale, m.offset, m.clamp) for m in (self.color, self.holes) if m is not None]
+        if len(set(ways)) > 1:
+            yield "map_d is placed as map_Kd is; its own -s, -o and -clamp are not used"
 
 
 def parse_materials(path: Path) -> dict[str, ObjMaterial]:
@@ -100,6 +116,8 @@ def _with(material: ObjMaterial, key: str, words: list[str], rest: str) -> ObjMa
             return replace(material, color=parse_map(rest))
         if key == "map_d":
             return replace(material, holes=parse_map(rest))
+        if key in LOST or (key == "ke" and any(float(w) for w in words[:3])):
+            return replace(material, unused=(*material.unused, key))
     except (ValueError, IndexError):
         log.warning("%s: a line that cannot be understood: %s", material.folder, f"{key} {rest}"[:80])
     return material

@@ -92,6 +92,11 @@ class _Faces:
     def __init__(self, file: PlyFile) -> None:
         numbers, lists = _split(file.read("face"))
         polygons = next((lists[name] for name in CORNERS if name in lists), None)
+        whole = [name for name, values in lists.items() if values.values.dtype.kind in "iu"]
+        if polygons is None and len(whole) == 1:  # under a name of its own
+            polygons = lists[whole[0]]
+        elif polygons is None and lists:
+            log.warning("%s: faces whose corners are none of %s: no triangles are read", file.path, ", ".join(lists))
         polygon, corners, self.slots = _fans(polygons) if polygons is not None else _none()
         strips = _split(file.read("tristrips"))[1]
         for strip in strips.values():

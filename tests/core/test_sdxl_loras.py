@@ -99,6 +99,15 @@ def lora(width, module="input_blocks_4_1_transformer_blocks_0_attn2_to_k"):
         (lora(33, "input_blocks_4_1_transformer_blocks_0_attn1_to_q"), "does not fit"),
         ({"transformer.blocks.0.lora_A.weight": torch.zeros(4, 4)}, "none of whose layers"),
         (lora(64, PROJ_IN) | {f"lora_unet_{PROJ_IN}.dora_scale": torch.ones(63)}, "does not fit"),
+        ({f"lora_unet_{PROJ_IN}.oft_R.weight": torch.zeros(4, 6)}, "without a layer of a known kind"),
+        (
+            lora(64, PROJ_IN)
+            | {
+                "unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.ones(4, 64),
+                "unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(64, 4),
+            },
+            "holds a layer twice, as lora_unet_middle_block_1_proj_in and unet.mid_block.attentions.0.proj_in",
+        ),
         ({f"lora_unet_{PROJ_IN}.oft_blocks": torch.zeros(4, 4, 4)}, "of the kind OFT"),
         ({f"lora_unet_{PROJ_IN}.a1.weight": torch.zeros(4, 4)}, "of the kind GLoRA"),
         ({f"lora_unet_{PROJ_IN}.lokr_w1": torch.zeros(4, 4)}, "half of a layer missing"),
@@ -232,6 +241,12 @@ def test_alpha_patterns_as_peft_matches_them(patterns, alpha, rslora, tmp_path):
     settings = {"unet.lora_alpha": 8, "unet.alpha_pattern": patterns, "unet.use_rslora": rslora, "unet.rank_pattern": 1}
     path = peft_file(tmp_path / "peft.safetensors", {PEFT: json.dumps(settings)})
     assert read_lora(path)[f"unet.{LAYER}"].alpha == alpha * (2 if rslora else 1)
+
+
+def test_peft_layers_of_a_named_adapter(tmp_path):
+    names = {"lora_A": torch.ones(2, 3), "lora_B": torch.ones(3, 2)}
+    save_file({f"unet.a.{part}.my_style.weight": value for part, value in names.items()}, tmp_path / "a.safetensors")
+    assert set(read_lora(tmp_path / "a.safetensors")["unet.a"].parts) == {"down", "up"}
 
 
 def test_convolutions_old_processor_names_and_the_original_layout(plain, tiny_sdxl_dir, tmp_path):

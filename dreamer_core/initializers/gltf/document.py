@@ -89,6 +89,8 @@ class Document:
             content = self.resource(entry["uri"])
             if content is None:
                 raise BrokenModelError(f"its buffer {str(entry['uri'])[:80]!r} is not there")
+        elif index:
+            raise BrokenModelError(f"its buffer {index} names no file, which only the first may do")
         else:
             content = self._embedded
         if len(content) < entry["byteLength"]:

@@ -33,13 +33,13 @@ BIAS = ("diff_b", "b_norm")
 DORA = "dora_scale"
 LORA_ENDING = (
     r"(?:\.lora|_lora|\.lora_linear_layer)?"
-    r"\.(?:(?P<down>lora_down|lora_A|down)|(?P<up>lora_up|lora_B|up)|(?P<mid>lora_mid))(?:\.default)?\.weight"
+    r"\.(?:(?P<down>lora_down|lora_A|down)|(?P<up>lora_up|lora_B|up)|(?P<mid>lora_mid))(?:\.[\w-]+)?\.weight"
 )
 ENDING = re.compile(
     r"(?P<layer>.+?)(?:"
     + LORA_ENDING
     + r"|\.(?P<part>(?:hada|lokr)_\w+|diff|diff_b|w_norm|b_norm|dora_scale)"
-    + r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.default)?(?:\.weight)?)"
+    + r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.(?!weight$)[\w-]+)?(?:\.weight)?)"
 )
 """A tensor's name: the layer, and which part of it this is."""
 REFUSED = {

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..safetensors_header import Header
+from ..safetensors_header import Header, read_header
 from .checkpoints import CheckpointKind, identify, require
 from .lora_kinds import BIAS, DORA, PARTS, REFUSED, LoraLayer, part_of
 from .original_layout import original_unet_name
@@ -68,6 +68,15 @@ def merge_loras(parts: Mapping[str, Any], loras: Sequence[tuple[Path, float]]) -
         layers = read_lora(path)
         placed = [(table[name], name, layer) for name, layer in layers.items() if name in table]
         unplaced = [name for name in layers if name not in table]
+        if not layers:
+            first = next(iter(read_header(path)), "nothing")
+            got = f"one without a layer of a known kind, first {_shown(first)} ({path.name})"
+            raise InputError("--lora", EXPECTED, got, MERGE)
+        names: dict[int, str] = {}
+        for module, name, _ in placed:
+            if names.setdefault(id(module), name) != name:
+                got = f"one that holds a layer twice, as {names[id(module)]} and {name} ({path.name})"
+                raise InputError("--lora", EXPECTED, got, MERGE)
         if not placed:
             got = f"a LoRA none of whose layers exist in this model, first {_shown(unplaced[0])} ({path.name})"
             raise InputError("--lora", EXPECTED, got, REMEDY)

@@ -145,8 +145,12 @@ def _tensors(path: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
-        tensors = ((name.removeprefix(prefix), file.get_tensor(name)) for name in names)
-        return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors}
+        tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() and name.endswith((".weight", ".bias")):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{name} is {kind}: weights that are quantised need scales of their own")
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def _single_file(model_class: Any, tensors: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype) -> Any:

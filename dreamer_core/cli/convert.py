@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +15,9 @@ from ..gaussians import Gaussians
 from ..meshes import SUFFIX, MeshConfig, build_mesh, require_packages, save_mesh
 from .mesh_options import add_mesh_options, chosen_mesh
 from .options import add_device_options, check_renderer, check_writable, resolve_device
+
+CLIPPED = 0.1
+"""By which a value lies beyond what a file holds, rounding apart."""
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         _write_mesh(gaussians, config, args)
     else:
         save_gaussians(gaussians, args.out, metadata=read_metadata(args.file) or None, field="OUT")
+        for told in losses(gaussians, load_gaussians(args.out)):
+            print(f"{args.out.name}: {told}", file=sys.stderr)
     print(args.out)
     return 0
 
@@ -53,3 +60,19 @@ def _write_mesh(gaussians: Gaussians, config: MeshConfig, args: argparse.Namespa
         mesh = build_mesh(gaussians.to(device), config, renderer, lambda: bar.update() and None, field="IN")
     save_mesh(mesh, args.out, read_metadata(args.file))
     print(mesh.described())
+
+
+def losses(before: Gaussians, after: Gaussians) -> Iterator[str]:
+    """What a format could not hold of a splat: `after` is the file, read again."""
+    if len(after) < len(before):
+        yield f"{len(before) - len(after):,} of {len(before):,} Gaussians, nearly transparent, are left out"
+    if after.sh_degree < before.sh_degree:
+        yield f"view-dependent colours of degree {before.sh_degree} are kept to degree {after.sh_degree}"
+    for name, mine, theirs in (
+        ("colours", before.rgb, after.rgb),
+        ("sizes (logarithms)", before.log_scales, after.log_scales),
+    ):
+        low, high = float(theirs.min()), float(theirs.max())
+        beyond = len(before) == len(after) and int(((mine < low - CLIPPED) | (mine > high + CLIPPED)).any(-1).sum())
+        if beyond:
+            yield f"{name} of {beyond:,} Gaussians are cut off at {low:.3g} and {high:.3g}"

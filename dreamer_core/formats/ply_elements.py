@@ -137,10 +137,11 @@ class PlyFile:
             for p, begin, many in zip(element.properties, starts, lengths):
                 kind = np.dtype(self.header.order + p.kind)
                 if p.counted is None:
-                    into[p.name] = _gathered(data, kind, np.array(begin, np.int64), np.ones(len(begin), np.int64))
+                    ones = np.ones(len(begin), np.int64)
+                    into.setdefault(p.name, _gathered(data, kind, np.array(begin, np.int64), ones))
                 else:
                     counts = np.array(many, np.int64)
-                    into[p.name] = Lists(counts, _gathered(data, kind, np.array(begin, np.int64), counts))
+                    into.setdefault(p.name, Lists(counts, _gathered(data, kind, np.array(begin, np.int64), counts)))
         return at
 
     def _walk_even_lists(self, element: Element, at: int, into: Columns | None) -> int | None:
@@ -168,7 +169,8 @@ class PlyFile:
         for k, p in enumerate(element.properties if into is not None else ()):
             values = rows[f"v{k}"].astype(np.dtype(p.kind)).reshape(-1)
             lengths = rows[f"n{k}"].astype(np.int64) if p.counted is not None else None
-            into[p.name] = values if lengths is None else Lists(lengths, values)  # type: ignore[index]
+            column = values if lengths is None else Lists(lengths, values)
+            into.setdefault(p.name, column)  # type: ignore[union-attr]
         return start + element.count * row.itemsize
 
     def _walk_words(self, element: Element, at: int, into: Columns | None) -> int:
@@ -218,7 +220,7 @@ class PlyFile:
         if into is not None:
             for p, values, many in zip(element.properties, numbers, lengths):
                 column = _as_declared(_numbers(values, element), p.kind)
-                into[p.name] = column if p.counted is None else Lists(np.array(many, np.int64), column)
+                into.setdefault(p.name, column if p.counted is None else Lists(np.array(many, np.int64), column))
         return at
 
 

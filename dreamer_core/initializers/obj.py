@@ -20,6 +20,7 @@ from .mesh import Array, Mesh, Wrap
 from .mtl import Map, ObjMaterial, parse_materials, picture
 from .named_files import beside
 from .point_cloud import PointCloud
+from .polygons import mend_fans
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class ObjFile:
         """Errors: BrokenObjError for a line that cannot be read, OSError."""
         self.places, self.uv, self.rgb = array("d"), array("d"), array("d")
         self.corners, self.corner_uv, self.materials_of = array("q"), array("q"), array("q")
+        self.fans = array("q")
+        """Triangles of each polygon."""
         self.names: dict[str, int] = {"": 0}
         self.left_out: dict[str, int] = {}
         self._material = 0
@@ -87,6 +90,8 @@ class ObjFile:
             if v == 0 or v < -places or t < -coordinates:
                 raise ValueError("lines are counted from 1, and back to the first")
             corners.append((v - 1 if v > 0 else places + v, t - 1 if t > 0 else coordinates + t if t < 0 else NONE))
+        if len(corners) > 2:
+            self.fans.append(len(corners) - 2)
         for i in range(1, len(corners) - 1):
             for v, t in (corners[0], corners[i], corners[i + 1]):
                 self.corners.append(v)
@@ -147,6 +152,7 @@ def read_obj(path: Path, field: str) -> list[Mesh | PointCloud]:
         if used.min() < low or used.max() >= there:
             got = f"{path} with a face that names {what} {int(used.max()) + 1} of {there}"
             raise InputError(field, "faces between the vertices of the file", got)
+    mend_fans(path, places, np.array(file.fans, dtype=np.int64), corners, corner_uv)
     materials = _materials(path)
     numbers = np.array(file.materials_of, dtype=np.int64)
     whole = (corner_uv >= 0).all(axis=1)

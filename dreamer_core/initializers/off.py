@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..formats.colors import unit_colors
 from .mesh import Array, Mesh
 from .point_cloud import PointCloud
+from .polygons import mend_fans
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,20 @@ def read_off(path: Path, field: str) -> list[Mesh | PointCloud]:
         table = [list(map(float, row.split())) for row in body[1 : 1 + count]]
         places = np.array([row[:3] for row in table], dtype=np.float64).reshape(-1, 3)
         start = 3 + 3 * bool(kind["n"])
-        rgb = np.array([row[start : start + 3] for row in table]) if kind["c"] and table else None
-        faces, face_rgb = _faces([row.split() for row in body[1 + count : 1 + count + polygons]])
+        rgb = np.array([row[start : start + 4] for row in table]) if kind["c"] and table else None
+        used = start + 4 * bool(kind["c"]) + 2 * bool(kind["st"])
+        rows = [row.split() for row in body[1 + count : 1 + count + polygons]]
+        sizes, (faces, face_rgb) = [int(row[0]) for row in rows], _faces(rows)
     except (ValueError, IndexError, OverflowError) as error:
         if isinstance(error, BrokenOffError):
             raise
         raise BrokenOffError(f"a line that cannot be understood ({str(error)[:80]})") from error
-    colors = None if rgb is None or rgb.shape != places.shape else unit_colors(rgb)
+    # Whole colours may all be small; an opacity of 255 tells what they count up to.
+    colors = None if rgb is None or rgb.ndim < 2 or rgb.shape[1] < 3 else unit_colors(rgb)[:, :3]
+    if any(len(row) > used for row in table):
+        log.warning("%s: numbers of vertices that its first line does not announce are not used", path)
+    if any(len(row) == 2 + size for row, size in zip(rows, sizes)):
+        log.warning("%s: colours of faces as indices of a map are not used", path)
     if kind["st"]:
         log.warning("%s: texture coordinates are not used, an .off names no texture", path)
     if not len(faces):
@@ -52,6 +60,7 @@ def read_off(path: Path, field: str) -> list[Mesh | PointCloud]:
     if faces.min() < 0 or faces.max() >= len(places):
         got = f"{path} with a face that names vertex {int(faces.max())} of {len(places)}"
         raise InputError(field, "faces between the vertices of the file", got)
+    mend_fans(path, places, np.array([max(n - 2, 0) for n in sizes], dtype=np.int64), faces)
     return [Mesh(places, faces, vertex_rgb=colors, face_rgb=face_rgb)]
 
 

@@ -20,6 +20,7 @@ from .mesh import Array, Mesh
 from .named_files import beside
 from .pictures import decoded
 from .point_cloud import PointCloud
+from .polygons import mend_fans
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def read_ply_model(path: Path, field: str) -> list[Mesh | PointCloud]:
     if faces.corners.min() < 0 or faces.corners.max() >= len(places):
         got = f"{path} with a face that names vertex {int(faces.corners.max())} of {len(places)}"
         raise InputError(field, "faces between the vertices of the file", got)
+    faces.mend(path, places)
     flat = np.stack([vertices[name].astype(np.float64) for name in uv], axis=-1) if uv else None
     return list(_meshes(faces, places, rgb, flat, _textures(file, path, field)))
 
@@ -108,7 +110,15 @@ class _Faces:
         if colors and self.count and len(polygon) == self.count:
             self.rgb = unit_colors(np.stack([numbers[name] for name in colors], axis=-1))[polygon]
         self.texture = numbers["texnumber"][polygon] if "texnumber" in numbers and len(polygon) == self.count else None
-        self.uv = self._corner_uv(lists.get("texcoord"), polygons, polygon)
+        self._polygons, self._polygon, self._uv = polygons, polygon, lists.get("texcoord")
+        self.uv: Array | None = None
+        """Of the corners [F, 3, 2], once `mend` knows where they lie."""
+
+    def mend(self, path: Path, places: Array) -> None:
+        """Cut polygons that are not convex as they lie in `places` [V, 3]."""
+        sizes = np.zeros(0, np.int64) if self._polygons is None else np.maximum(self._polygons.lengths - 2, 0)
+        mend_fans(path, places, sizes, self.corners, self.slots)
+        self.uv = self._corner_uv(self._uv, self._polygons, self._polygon)
 
     def _corner_uv(self, uv: Lists | None, polygons: Lists | None, polygon: NDArray[np.int64]) -> Array | None:
         """Coordinates [F, 3, 2] that are stored with faces, NaN where a face has none."""

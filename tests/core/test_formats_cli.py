@@ -1,5 +1,7 @@
 """render, info and convert on every splat format."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from PIL import Image
 from dreamer_core.cameras import turntable
 from dreamer_core.cli import main, session
 from dreamer_core.cli.run_folder import RunFolder
-from dreamer_core.formats import READABLE, WRITABLE, load_gaussians, read_metadata, save_gaussians
+from dreamer_core.formats import READABLE, WRITABLE, load_gaussians, read_metadata, save_gaussians, write_ply
 from dreamer_core.gaussians import Gaussians, rgb_to_sh
+from dreamer_core.initializers import initial_shape
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +80,37 @@ def test_render_makes_animations(splats, suffix, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "told"),
+    [
+        (".compressed.ply", "10 of 60 Gaussians, nearly transparent, are left out"),
+        (".spz", "colours of 1 Gaussians are cut off at"),
+        (".splat", "colours of 1 Gaussians are cut off at"),
+        (".ply", ""),
+    ],
+)
+def test_convert_says_what_a_format_cannot_hold(suffix, told, tmp_path, capsys):
+    ball = initial_shape("sphere", 60, torch.Generator().manual_seed(0))
+    sh0, opacities = ball.sh0.clone(), ball.logit_opacities.clone()
+    if suffix == ".compressed.ply":
+        opacities[:10] = -9.0
+    else:
+        sh0[0, 0, 1] = 9.0
+    write_ply(replace(ball, sh0=sh0, logit_opacities=opacities), tmp_path / "a.ply")
+    assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / f"b{suffix}")]) == 0
+    said = capsys.readouterr().err
+    assert told in said if told else said == ""
+
+
 @pytest.mark.parametrize("suffix", WRITABLE)
 def test_convert(splats, suffix, tmp_path, capsys):
     out = tmp_path / f"b{suffix}"
     assert main(["convert", str(splats / "ball.ply"), str(out)]) == 0
     assert len(load_gaussians(out)) == 60
     assert read_metadata(out) == {"prompt": "a red ball", "seed": 7, "generator": "Dreamer XL"}
-    assert capsys.readouterr().out.strip() == str(out)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    assert ("degree 1 are kept to degree 0" in said.err) == (suffix == ".splat")
     back = tmp_path / "back.ply"
     assert main(["convert", str(out), str(back)]) == 0
     before, after = load_gaussians(out), load_gaussians(back)

@@ -137,3 +137,52 @@ def test_what_the_header_of_a_splat_declares_is_told(tmp_path, caplog):
     told = " ".join(caplog.messages)
     for words in ("declares z as its vertical axis", "another colour space than sRGB", "not used: odd"):
         assert words in told
+
+
+def test_colours_of_an_off_and_what_it_does_not_announce(read):
+    found, told = read("a.off", "COFF\n3 1 0\n0 0 0 2 1 0 255\n1 0 0 2 1 0 255\n0 1 0 2 1 0 255\n3 0 1 2\n")
+    np.testing.assert_allclose(found.rgb[0].numpy(), np.array([2, 1, 0]) / 255, atol=1e-6)
+    assert told == []
+    _, told = read("a.off", "OFF\n3 1 0\n0 0 0 9 9 9\n1 0 0 9 9 9\n0 1 0 9 9 9\n3 0 1 2 7\n")
+    assert "does not announce" in told[0]
+    assert "indices of a map" in told[1]
+
+
+RING = [(0, 0), (3, 0), (3, 3), (2, 3), (2, 1), (1, 1), (1, 3), (0, 3)]
+
+
+def u_shape(kind, turned):
+    """A U of area 7 in a square of 9, from every corner, in both senses, out of the plane z = 0."""
+    ring = [RING[(i + turned) % 8] for i in range(8)][:: -1 if turned % 2 else 1]
+    places = [(x, 0.5 * x, y) for x, y in ring]
+    rows = "".join("{} {} {}\n".format(*p) for p in places)
+    if kind == "obj":
+        return "".join(f"v {row}\n" for row in rows.splitlines()) + "f 1 2 3 4 5 6 7 8\n"
+    if kind == "off":
+        return f"OFF\n8 1 0\n{rows}8 0 1 2 3 4 5 6 7\n"
+    return (
+        XYZ.format(8) + f"element face 1\nproperty list uchar int vertex_index\nend_header\n{rows}8 0 1 2 3 4 5 6 7\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["obj", "off", "ply"])
+@pytest.mark.parametrize("turned", range(8))
+def test_polygons_that_are_not_convex_stay_within_their_outline(read, kind, turned):
+    points = read(f"a.{kind}", u_shape(kind, turned))[0].points.numpy()
+    x, y = points[:, 0], points[:, 2]
+    assert not ((x > 1.001) & (x < 1.999) & (y > 1.001)).any()
+    for part, share in (((x < 1) & (y > 1), 2 / 7), ((x > 2) & (y > 1), 2 / 7), (y < 1, 3 / 7)):
+        assert part.mean() == pytest.approx(share, abs=0.08)
+
+
+def test_corners_of_a_mended_polygon_keep_their_coordinates(read, tmp_path):
+    """Coordinates equal to places: each point has the colour of its place in the picture."""
+    from PIL import Image
+
+    ramp = np.zeros((64, 64, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(64)[None] * 4, np.arange(63, -1, -1)[:, None] * 4
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd ramp.png\n")
+    lines = "".join(f"v {x} {y} 0\nvt {x / 3} {y / 3}\n" for x, y in RING)
+    found, _ = read("a.obj", f"mtllib a.mtl\n{lines}usemtl m\nf " + " ".join(f"{i}/{i}" for i in range(1, 9)) + "\n")
+    np.testing.assert_allclose(found.rgb[:, :2].numpy(), found.points[:, :2].numpy() / 3, atol=0.03)

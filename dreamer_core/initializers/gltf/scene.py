@@ -154,10 +154,15 @@ class Scene:
         places = self._moved(values, primitive, weights, bones)
         material = self.materials.read(primitive.get("material"))
         if mode == POINTS:
+            if material is not None and (material.texture is not None or material.mode != "OPAQUE"):
+                log.warning("%s: the texture and the transparency of points are not used", self.document.path)
             return PointCloud(torch.from_numpy(places), _point_colors(values, material))
         if faces is None:
             order = self.accessors.read(primitive["indices"]) if "indices" in primitive else np.arange(len(places))
-            faces = _triangles(np.asarray(order).astype(np.int64).reshape(-1), mode)
+            order = np.asarray(order).astype(np.int64).reshape(-1)
+            if mode == TRIANGLES and len(order) % 3:
+                log.warning("%s: %d corners behind the last triangle are left out", self.document.path, len(order) % 3)
+            faces = _triangles(order, mode)
         if len(faces) == 0:
             return PointCloud(torch.from_numpy(places), _point_colors(values, material))
         if faces.min() < 0 or faces.max() >= len(places):

@@ -150,7 +150,7 @@ def change(
     renderer = values.get("renderer") or "auto"
     made, _ = run(
         model, vae, PromptBundle(prompts), splat, config, renderer, node.hidden.unique_id,
-        workflow_of(node.hidden), joined(fit.note, unused, useless, work.note), work,
+        workflow_of(node.hidden), joined(fit.note, unused, useless, *work.described), work,
     )  # fmt: skip
     result, shown = made.result(), made.shown().detach()
     pictures = pictures_around(shown, values.get("final_views") or 8, config.resolution, renderer)

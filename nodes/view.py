@@ -102,8 +102,8 @@ class DreamerXLRender(io.ComfyNode):
                 io.Float.Input(
                     "radius",
                     default=3.5,
-                    min=0.1,
-                    max=100.0,
+                    min=0.01,
+                    max=1e9,
                     step=0.1,
                     optional=True,
                     tooltip="Distance of the camera in world units. 3.5 shows an object of radius 1 whole.",

@@ -203,9 +203,13 @@ def _items(options: Options, line: int, folder: Path) -> Iterator[Item]:
         raise InputError(f"line {line}: name", f"none of {', '.join(TAKEN)}, which the list itself has", named)
     place = folder / "wildcards" if wildcards is None else folder / str(wildcards)
     names = list(options)
+    prompts: dict[str, list[str]] = {}  # each is parsed once, however many seeds it has
     for values in itertools.product(*(_values(name, options[name], line) for name in names)):
         chosen = dict(zip(names, values))
-        for prompt in expanded(str(chosen["prompt"]), draws, place, f"line {line}"):
+        said = str(chosen["prompt"])
+        if said not in prompts:
+            prompts[said] = list(expanded(said, draws, place, f"line {line}"))
+        for prompt in prompts[said]:
             yield Item({**chosen, "prompt": prompt}, line, named)
 
 

@@ -26,6 +26,7 @@ from .beginning import Beginning
 from .devices import check_devices
 from .generate import (
     PROMPT_SHOWN,
+    Place,
     add_machine_options,
     add_result_options,
     add_teacher_options,
@@ -38,8 +39,9 @@ from .generate import (
 from .generate_config import ChangeConfig, add_setting_options, build_config
 from .initial import content_hash
 
-CAMERA = (0.0, 15.0, 3.5, 31.5)
-"""Azimuth, elevation, distance and field of view that a mask's picture is rendered with, unless it says otherwise."""
+CAMERA = (0.0, 0.0, 3.5, 31.5)
+"""Azimuth, elevation, distance and field of view that a mask's picture is rendered with, unless it says otherwise: as
+`render` draws it."""
 LENS = ((-90.0, 90.0), (0.01, 1e9), (1.0, 150.0))
 """Bounds of the last three."""
 
@@ -129,7 +131,13 @@ def run(args: argparse.Namespace) -> int:
         _tell(work)
         return Beginning(None, _described(args, gaussians, work, source is not None), work, source)
 
-    return run_in_folder(args, lambda place: make(args, config, prompt, place, begin))
+    def start(place: Place) -> int:
+        if args.file.expanduser().resolve() == place.folder.splat.resolve():
+            got = f"{place.folder.path}, whose {place.folder.splat.name} is FILE and would be replaced"
+            raise InputError("--out", "another folder than FILE's", got, "name another folder")
+        return make(args, config, prompt, place, begin)
+
+    return run_in_folder(args, start)
 
 
 def _named(option: str, make: Any) -> Any:
@@ -150,12 +158,7 @@ def _described(args: argparse.Namespace, gaussians: Gaussians, work: Work, sourc
 
 
 def _tell(work: Work) -> None:
-    free, count = work.original.free, len(work.given)
-    lines = [f"{free:,} of {count:,} Gaussians may change"] if free < count else []
-    if not work.placement.stays:
-        x, y, z = work.placement.centre.tolist()
-        lines.append(f"the cameras go round ({x:g}, {y:g}, {z:g}), 1 unit of theirs is {1 / work.placement.factor:.4g}")
-    for line in filter(None, [*lines, work.note]):
+    for line in work.described:
         print(f"{line[0].upper()}{line[1:]}.", file=sys.stderr, flush=True)
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from ..cameras import turntable
+from ..editing.placement import Placement
 from ..errors import InputError
 from ..formats import READABLE, load_gaussians, read_metadata
 from ..media import FILMS, check_film, contact_sheet, render_views, write_film, write_png
@@ -31,9 +32,16 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--views", type=int, default=None, help="views of the turntable (MP4: 120, WebP and GIF: 48, PNG: 1)"
     )
-    parser.add_argument("--azimuth", type=float, default=0.0, help="degrees; 0 is the front, 90 looks from +X")
-    parser.add_argument("--elevation", type=float, default=0.0, help="degrees above the horizon")
+    parser.add_argument("--azimuth", type=float, default=0.0, help="degrees; 0 is the front (default), 90 is at +X")
+    parser.add_argument("--elevation", type=float, default=0.0, help="degrees above the horizon (default: 0)")
     parser.add_argument("--radius", type=float, default=3.5, help="distance of the camera (default: 3.5)")
+    parser.add_argument(
+        "--around",
+        choices=("origin", "splat"),
+        default="origin",
+        help="what the camera goes round; splat: as a change sees it (its middle, its radius counts as 0.8), for one "
+        "that lies elsewhere (default: origin)",
+    )
     parser.add_argument("--fov", type=float, default=FOV, help=f"degrees over the height (default: {FOV:.4g})")
     parser.add_argument(
         "--half-width",
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--fov", "degrees from 1 to 150", args.fov)
     if args.half_width is not None and not 0.01 <= args.half_width <= 100:
         raise InputError("--half-width", "world units from 0.01 to 100", args.half_width)
-    for name, low, high in (("radius", 0.1, 100.0), ("elevation", -90.0, 90.0), ("azimuth", -360.0, 360.0)):
+    for name, low, high in (("radius", 0.01, 1e9), ("elevation", -90.0, 90.0), ("azimuth", -360.0, 360.0)):
         if not low <= getattr(args, name) <= high:  # NaN lies nowhere
             raise InputError(f"--{name}", f"a number from {low:g} to {high:g}", getattr(args, name))
     if args.fps < 1:
@@ -74,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(args.device)
     renderer = check_renderer(args.renderer, device)
     check_writable(args.out)
-    gaussians = load_gaussians(args.file).to(device)
+    gaussians = load_gaussians(args.file)
+    if args.around == "splat":
+        gaussians = Placement.of(gaussians).place(gaussians)
+    gaussians = gaussians.to(device)
     cameras = turntable(
         views,
         args.resolution,

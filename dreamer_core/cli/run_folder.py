@@ -163,12 +163,16 @@ class RunFolder:
                 "start another run with --out, or replace this one with --overwrite",
             )
         found = identity.differences(saved)
+        remedy = f"repeat the options recorded in {self.log}, or start another run with --out"
+        if (schedule := next((d for d in found if d.startswith("schedule_steps: ")), None)) is not None:
+            began_with = schedule.split()[1]
+            remedy = f"add --set schedule_steps={began_with}, the length that its schedule began with"
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
             "--resume",
             "the settings that the run began with (only --steps, --memory and cleanup may change)",
             "; ".join(found[:NAMED]) + more,
-            f"repeat the options recorded in {self.log}, or start another run with --out",
+            remedy,
         )
 
     def remove_pictures(self) -> None:

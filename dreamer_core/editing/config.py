@@ -45,6 +45,8 @@ class EditConfig(OptimizeConfig):
         frozen = "strength 0" if self.edit.strength == 0 else f"change={self.edit.change}"
         if self.density.enabled and (self.edit.strength == 0 or self.edit.change != "all"):
             raise InputError("density.enabled", f"false with {frozen}: Gaussians must not come or go", True)
+        if self.edit.change == "shape" and self.edit.position_rate == 0:
+            raise InputError("edit.position_rate", "above 0 with change=shape, or nothing changes", 0)
         if self.edit.harmonics == "flatten" and self.edit.change == "shape":
             raise InputError("edit.harmonics", "keep with change=shape: colours stay as they are", "flatten")
 
@@ -86,7 +88,7 @@ def edit_config(preset: Preset, task: Task, given: Mapping[str, Any] | None = No
     """The preset as a run that changes a splat, then all `given` settings by dotted name. Errors: InputError."""
     given = dict(given or {})
     own = {name.removeprefix("edit."): value for name, value in given.items() if name.startswith("edit.")}
-    edit = changed(TASKS[task], own, "edit") if own else TASKS[task]
+    edit = changed(TASKS[task], own) if own else TASKS[task]
     base = changing(preset.change or preset.config, task, edit)
     whole = EditConfig(**{f.name: getattr(base, f.name) for f in fields(OptimizeConfig)}, edit=edit)
     return configured(whole, with_schedule(given))
@@ -102,11 +104,17 @@ def unread_edit(edit: EditSettings, given: Iterable[str]) -> dict[str, str]:
     """Of the `given` settings, by dotted name, those of the edit that have no effect -> why."""
     why: dict[str, str] = {}
     if edit.strength == 0:
-        why |= dict.fromkeys(("change", *ANCHORED, *ORDER), "edit.strength is 0")
+        why |= dict.fromkeys(("change", "harmonics", "focus", *ANCHORED, *ORDER), "edit.strength is 0")
     if edit.change == "colours":
         why |= dict.fromkeys(("silhouette", "depth", *ORDER), "edit.change is colours")
     if edit.change == "shape":
         why |= dict.fromkeys(("sizes_from", "positions_from"), "edit.change is shape")
+    if edit.change != "colours" and edit.position_rate == 0:
+        shape = ("silhouette", "depth", "sizes_from", "positions_from")
+        why |= dict.fromkeys(shape, "edit.position_rate is 0, and the shape stays")
+    if edit.change == "all" and edit.sizes_from >= 1:
+        shape = ("silhouette", "depth", "positions_from", "position_rate")
+        why |= dict.fromkeys(shape, "edit.sizes_from is 1, and the shape stays")
     if edit.colours == 0:
         why["patches"] = "edit.colours is 0"
     if edit.positions_from < edit.sizes_from:

@@ -58,6 +58,17 @@ class Work:
         return replace(self, original=replace(self.original, source=source))
 
     @property
+    def described(self) -> list[str]:
+        """What people should know before it runs: how much may change, where the cameras go, what it does not do."""
+        free, count = self.original.free, len(self.given)
+        lines = [f"{free:,} of {count:,} Gaussians may change"] if free < count else []
+        if not self.placement.stays:
+            x, y, z = self.placement.centre.tolist()
+            scale = f"1 unit of theirs is {1 / self.placement.factor:.4g}"
+            lines.append(f"the cameras go round ({x:g}, {y:g}, {z:g}), {scale}")
+        return [*lines, self.note] if self.note else lines
+
+    @property
     def changing(self) -> Gaussians:
         """What a run starts from."""
         return self.original.incoming[: self.original.free]
@@ -90,6 +101,8 @@ def _with_harmonics(gaussians: Gaussians, settings: EditSettings, free: Tensor) 
         return gaussians, "strength 0: nothing changes"
     if degree == 0:
         return gaussians, "no view-dependent colours to flatten" if settings.harmonics == "flatten" else ""
+    if settings.harmonics == "keep" and settings.change == "shape":
+        return gaussians, f"view-dependent colours (degree {degree}) stay as they are"
     if settings.harmonics == "keep":
         return gaussians, f"view-dependent colours (degree {degree}) are kept and change along"
     if bool(free.all()):

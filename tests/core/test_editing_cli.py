@@ -129,6 +129,39 @@ def test_strength_decides_the_timesteps_unless_they_are_given(splat, capsys):
     assert (found["guidance.method"], found["edit.harmonics"]) == ("sds", "keep")
 
 
+def test_the_incoming_splat_is_not_replaced(splat, tiny_sdxl_dir, tmp_path, capsys):
+    own = tmp_path / "run"
+    own.mkdir()
+    shutil.copy(splat, own / "splat.ply")
+    before = (own / "splat.ply").read_bytes()
+    assert command("edit", own / "splat.ply", tiny_sdxl_dir, own, "--overwrite") == 2
+    assert "--out: expected another folder than FILE's" in capsys.readouterr().err
+    assert (own / "splat.ply").read_bytes() == before
+
+
+def test_a_short_run_is_extended_by_the_schedule_it_began_with(splat, tiny_sdxl_dir, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert command("edit", splat, tiny_sdxl_dir, out, steps=2) == 0
+    assert command("edit", splat, tiny_sdxl_dir, out, "--resume", steps=3) == 2
+    assert "add --set schedule_steps=2, the length that its schedule began with" in capsys.readouterr().err
+    assert command("edit", splat, tiny_sdxl_dir, out, "--resume", "--set", "schedule_steps=2", steps=3) == 0
+
+
+def test_a_mask_without_numbers_is_seen_as_render_draws_it(splat, tmp_path):
+    from dreamer_core.cli import build_parser, change
+
+    drawn = build_parser().parse_args(["render", str(splat), "--out", "a.png"])
+    assert (drawn.azimuth, drawn.elevation, drawn.radius) == change.CAMERA[:3]
+    assert drawn.fov == pytest.approx(change.CAMERA[3], abs=0.1)
+
+
+def test_render_around_a_splat_that_lies_elsewhere(splat, tmp_path):
+    for around, seen in (("splat", True), ("origin", False)):
+        out = tmp_path / f"{around}.png"
+        assert main(["render", str(splat), "--out", str(out), "--resolution", "32", "--around", around]) == 0
+        assert bool((np.asarray(Image.open(out).convert("RGB")).min(axis=-1) < 200).any()) == seen
+
+
 BROKEN = {
     "--to: expected what the splat should be": ["edit", "FILE", "--from", "a"],
     "--from: expected what the splat is": ["edit", "FILE", "--to", "a"],
@@ -152,6 +185,12 @@ BROKEN = {
         "b",
         "--set",
         "edit.patches=3",
+    ],
+    "--set edit.depth: expected a setting that has an effect": [
+        *("restyle", "FILE", "a", "--set", "edit.position_rate=0", "--set", "edit.depth=2"),
+    ],
+    "--harmonics: expected a setting that has an effect": [
+        *("restyle", "FILE", "a", "--strength", "0", "--harmonics", "flatten"),
     ],
     "--region: expected a whole number of Gaussians": ["restyle", "FILE", "a", "--region", "points:0,0,0,2.5"],
     "--mask: expected FILE.png": ["restyle", "FILE", "a", "--mask", "missing.png@x"],

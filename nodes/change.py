@@ -26,6 +26,7 @@ from .running import (
     fitted_to,
     joined,
     multiview_note,
+    no_effect,
     pictures_around,
     renderer_input,
     run,
@@ -143,9 +144,7 @@ def change(
     work = Work.of(given, config.edit, free, source)
     touched = [name for one in wired for name in one or ()]
     own = [f"edit.{s.field}" for s in SETTINGS if getattr(config.edit, s.field) != getattr(TASKS[task], s.field)]
-    useless = joined(
-        useless, *(f"no effect: {n} ({why})" for n, why in unread_edit(config.edit, [*own, *touched]).items())
-    )
+    useless = joined(useless, no_effect(unread_edit(config.edit, [*own, *touched])))
     unused = multiview_note(config, model, touched)
     renderer = values.get("renderer") or "auto"
     made, _ = run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -152,6 +152,11 @@ def joined(*texts: str) -> str:
 def without_use(config: OptimizeConfig, base: OptimizeConfig, *given: Overrides | None) -> str:
     """Which of the settings that people touched on `base` have no effect, and why; empty where all have."""
     found = unread(config, base, [name for one in given for name in one or ()])
+    return no_effect(found)
+
+
+def no_effect(found: Mapping[str, str]) -> str:
+    """Settings that do nothing -> why, in one line."""
     return ", ".join(f"no effect: {name} ({why})" for name, why in found.items())
 
 
@@ -211,8 +216,7 @@ def run(
     inputs = (model, vae, prompt, splat, config.recipe, backend, work)
     name, note = run_name(*inputs)
     words = unread_words(prompt.views.blending, method, prompt.views.artefact is not None)
-    useless = ", ".join(f"no effect: {name} ({why})" for name, why in words.items())
-    known = joined(known, without_effect(method, model), useless)
+    known = joined(known, without_effect(method, model), no_effect(words))
     note = joined(note, known)
     if note:
         say(note, node_id)

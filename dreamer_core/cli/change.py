@@ -184,7 +184,7 @@ def _masks(texts: list[str], behind: bool, around_splat: bool) -> list[Part]:
     for text in texts:
         name, camera = _camera(text)
         try:
-            picture = _white(eight_bits(Image.open(Path(name).expanduser())))
+            picture = _grey_on_black(eight_bits(Image.open(Path(name).expanduser())))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError("--mask", "a picture", f"{name} ({error})") from error
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -199,8 +199,8 @@ def _masks(texts: list[str], behind: bool, around_splat: bool) -> list[Part]:
     return [Seen(mask, camera, False, around_splat) for mask, camera in zip(masks, cameras, strict=True)]
 
 
-def _white(picture: Any) -> Any:
-    """A picture of PIL in grey; what is transparent is black."""
+def _grey_on_black(picture: Any) -> Any:
+    """A picture of PIL in grey, laid on black where it is transparent."""
     from PIL import Image
 
     shown = picture.convert("RGBA")

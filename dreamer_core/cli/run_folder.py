@@ -164,9 +164,8 @@ class RunFolder:
             )
         found = identity.differences(saved)
         remedy = f"repeat the options recorded in {self.log}, or start another run with --out"
-        if (schedule := next((d for d in found if d.startswith("schedule_steps: ")), None)) is not None:
-            began_with = schedule.split()[1]
-            remedy = f"add --set schedule_steps={began_with}, the length that its schedule began with"
+        if len(found) == 1 and found[0].startswith("schedule_steps: "):
+            remedy = f"add --set schedule_steps={found[0].split()[1]}, the length that its schedule began with"
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise InputError(
             "--resume",

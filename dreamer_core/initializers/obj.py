@@ -159,11 +159,11 @@ def read_obj(path: Path, field: str) -> list[Mesh | PointCloud]:
     parts: list[Mesh | PointCloud] = []
     for name, number in file.names.items():
         material = materials.get(name)
-        if material is None and name and (numbers == number).any():
+        in_use = bool((numbers == number).any())
+        if material is None and name and in_use:
             log.warning("%s: its material %r is not there", path, name[:80])
-        if material is not None and (numbers == number).any():
-            for told in material.simplified():
-                log.warning("%s: material %r: %s", path, name[:80], told)
+        for told in material.simplified() if material is not None and in_use else ():
+            log.warning("%s: material %r: %s", path, name[:80], told)
         image = None if material is None else picture(material, path, field)
         for textured in (True, False):
             mine = (numbers == number) & (whole == textured)

@@ -145,12 +145,17 @@ def _tensors(path: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
-        tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() and name.endswith((".weight", ".bias")):
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise ValueError(f"{name} is {kind}: weights that are quantised need scales of their own")
-    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+        return {name.removeprefix(prefix): _converted(name, file.get_tensor(name), dtype) for name in names}
+
+
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In `dtype` where it is numbers. Errors: ValueError for weights that are integers."""
+    if tensor.is_floating_point():
+        return tensor.to(dtype)
+    if name.endswith((".weight", ".bias")):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} is {kind}: weights that are quantised need scales of their own")
+    return tensor
 
 
 def _single_file(model_class: Any, tensors: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype) -> Any:
